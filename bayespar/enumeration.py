@@ -1,0 +1,173 @@
+"""Run a numpyro program once for every value of its finite discrete sites.
+
+The program is replayed, so it may use ordinary Python control flow on the values of its sites, and a site may
+exist, or have another support, depending on the sites before it. Probabilities are read from the
+distribution's ``probs`` where it has them: numpyro's own ``log_prob`` clips a Bernoulli's exact zeros and ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.handlers import block
+from numpyro.primitives import Messenger
+
+from .arrays import as_float_array, is_traced
+from .errors import InvalidProgramError, TooLargeError
+
+MAX_LEAVES = 1_000_000
+_ROW_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One run of a program.
+
+    Attributes:
+        sites: the value of every site, by name, in the order in which they were sampled.
+        weight: the product of the sites' probabilities (a float, or a JAX scalar under a trace).
+        value: what the program returned.
+    """
+
+    sites: Mapping[str, Any]
+    weight: Any
+    value: Any
+
+
+def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
+    """The values of a finite discrete site, and their probabilities [values]."""
+    while isinstance(fn, (dist.Independent, dist.ExpandedDistribution)) and fn.batch_shape == ():
+        fn = fn.base_dist
+    if isinstance(fn, dist.Delta):
+        return [_plain(fn.v)], np.ones(1)
+    if not getattr(fn, "has_enumerate_support", False):
+        raise InvalidProgramError(
+            f"site '{name}' is {type(fn).__name__}, which is not finite and discrete, so it cannot be "
+            "enumerated; use a finite distribution (Categorical, Bernoulli, DiscreteUniform, ...)"
+        )
+    values = np.asarray(fn.enumerate_support(expand=False))
+    batch = fn.batch_shape
+    if batch or fn.event_shape:
+        return _product_support(fn, values)
+    if isinstance(fn, dist.BernoulliProbs):
+        p = as_float_array(fn.probs)
+        probabilities = jax.numpy.stack([1 - p, p]) if is_traced(p) else np.stack([1 - p, p])
+    elif isinstance(fn, (dist.CategoricalProbs, dist.CategoricalLogits, dist.BernoulliLogits)):
+        p = as_float_array(fn.probs)
+        if isinstance(fn, dist.BernoulliLogits):
+            p = np.stack([1 - p, p]) if not is_traced(p) else jax.numpy.stack([1 - p, p])
+        probabilities = p
+    elif isinstance(fn, dist.DiscreteUniform):
+        probabilities = np.full(len(values), 1 / len(values))
+    else:
+        logs = fn.log_prob(values)
+        probabilities = jax.numpy.exp(logs) if is_traced(logs) else np.exp(np.asarray(logs, dtype=np.float64))
+    return [v for v in values], probabilities
+
+
+def _product_support(fn: Any, values: np.ndarray) -> tuple[list[Any], Any]:
+    """Every joint value of a site with several independent elements (a plate, or a vector of parameters)."""
+    batch = fn.batch_shape
+    if fn.event_shape:
+        raise InvalidProgramError("a finite site with an event dimension cannot be enumerated; use scalar sites")
+    flat = values.reshape(-1)
+    count = len(flat) ** int(np.prod(batch, dtype=int))
+    if count > MAX_LEAVES:
+        raise TooLargeError(f"a site of shape {batch} has {count} joint values, more than {MAX_LEAVES}", 8 * count)
+    base = fn
+    while isinstance(base, (dist.Independent, dist.ExpandedDistribution)):
+        base = base.base_dist
+    if isinstance(base, dist.BernoulliProbs):
+        p = as_float_array(base.probs)
+        table = jax.numpy.stack([1 - p, p], -1) if is_traced(p) else np.stack([1 - p, p], -1)
+    elif isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits)):
+        table = as_float_array(base.probs)
+    else:
+        table = fn.log_prob(values)
+        table = np.moveaxis(np.exp(np.asarray(table, dtype=np.float64)), 0, -1)
+    xp = jax.numpy if is_traced(table) else np
+    table = xp.broadcast_to(table, (*batch, len(flat))).reshape(-1, len(flat))
+    choices = np.array(list(itertools.product(range(len(flat)), repeat=table.shape[0])), dtype=int)
+    probabilities = xp.prod(table[np.arange(table.shape[0]), choices], axis=-1)
+    return [flat[c].reshape(batch) for c in choices], probabilities
+
+
+def _plain(value: Any) -> Any:
+    """A concrete JAX scalar as a numpy one, so that it can index a list or be compared cheaply."""
+    return value if is_traced(value) or not isinstance(value, jax.Array) else np.asarray(value)[()]
+
+
+class _Replay(Messenger):
+    """Gives each site the value that ``choices`` says; past its end, the first value of positive probability."""
+
+    def __init__(self, fn: Callable[..., Any], choices: list[int]):
+        super().__init__(fn)
+        self.choices = choices
+        self.sites: dict[str, Any] = {}
+        self.open: list[list[int]] = []
+        self.weight: Any = 1.0
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] != "sample":
+            return
+        name = msg["name"]
+        if name in self.sites:
+            raise InvalidProgramError(f"site '{name}' is sampled twice in one run; give each site its own name")
+        if msg["is_observed"]:
+            log_probability = msg["fn"].log_prob(msg["value"])
+            xp = jax.numpy if is_traced(log_probability) else np
+            self.weight = self.weight * xp.exp(xp.sum(log_probability))
+            return
+        values, probabilities = _support(name, msg["fn"])
+        if not is_traced(probabilities):
+            probabilities = np.asarray(probabilities)
+            total = probabilities.sum()
+            if not (probabilities >= 0).all() or not abs(total - 1) <= _ROW_TOLERANCE:
+                raise InvalidProgramError(
+                    f"site '{name}' has probabilities {probabilities.tolist()}, which must be non-negative and sum to 1"
+                )
+            positive = [int(i) for i in np.flatnonzero(probabilities > 0)]
+        else:
+            positive = list(range(len(values)))
+        depth = len(self.open)
+        choice = self.choices[depth] if depth < len(self.choices) else positive[0]
+        self.open.append([i for i in positive if i > choice])
+        if depth >= len(self.choices):
+            self.choices.append(choice)
+        self.sites[name] = values[choice]
+        self.weight = self.weight * probabilities[choice]
+        msg["value"] = values[choice]
+
+
+def enumerate_leaves(fn: Callable[[], Any], *, max_leaves: int = MAX_LEAVES) -> Iterator[Leaf]:
+    """Every run of ``fn`` of positive probability, in lexicographic order of its sites' values.
+
+    Sites inside ``fn`` are hidden from handlers outside it. An observed site multiplies the weight.
+
+    Raises:
+        InvalidProgramError: a site is not finite and discrete, or its probabilities do not sum to 1.
+        TooLargeError: there are more than ``max_leaves`` runs.
+    """
+    choices: list[int] = []
+    for count in itertools.count():
+        if count >= max_leaves:
+            raise TooLargeError(
+                f"the program has more than {max_leaves} joint values of its finite sites; "
+                "use fewer sites or values, or sample it by MCMC",
+                8 * max_leaves,
+            )
+        replay = _Replay(fn, choices)
+        with block():
+            value = replay()
+        yield Leaf(replay.sites, replay.weight, value)
+        while choices and not replay.open[len(choices) - 1]:
+            choices.pop()
+        if not choices:
+            return
+        choices[-1] = replay.open[len(choices) - 1][0]

@@ -1,0 +1,204 @@
+"""Programs: numpyro functions that sample a latent task and return the World under it."""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .enumeration import Leaf, enumerate_leaves
+from .errors import InvalidProgramError
+from .validation import label_name
+from .world import Family, Sparse, World, kernel_cache
+
+Program = Callable[[], World]
+
+
+def enumerate_program(program: Program) -> Family:
+    """Every task of a finite program, stacked into a Family.
+
+    The program reads like a numpyro model that returns a :class:`World`. Each joint value of its sites with
+    positive probability is a task. Sites may depend on each other; an observed site (``obs=``) conditions the prior.
+    A kernel that comes out equal under every task is stored once. Works in float64.
+
+    Args:
+        program: a function without arguments (bind parameters with ``functools.partial``).
+
+    Returns:
+        The family; its ``sites`` hold each site's value under each task, its tasks are named by ``World(task=...)``
+        or else after the sites.
+
+    Raises:
+        InvalidProgramError: a site is not finite and discrete, the program does not return a World, or two
+            tasks differ in horizon, reward, instructions or words.
+        InvalidWorldError: a kernel breaks its contract.
+        TooLargeError: too many joint values.
+
+    Source: theory.md, section 1.
+    """
+    if not callable(program):
+        raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
+    kernel_cache.append({})
+    try:
+        with jax.enable_x64(True):
+            leaves = list(enumerate_leaves(program))
+    finally:
+        kernel_cache.pop()
+    worlds = [_world_of(leaf) for leaf in leaves]
+    first = worlds[0]
+    for leaf, world in zip(leaves, worlds, strict=True):
+        for what in ("horizon", "states", "subgoals", "observations", "instructions"):
+            if getattr(world, what) != getattr(first, what):
+                raise InvalidProgramError(
+                    f"the task {_task_name(leaf)!r} has other {what} than {_task_name(leaves[0])!r}; "
+                    "only initial, transition and emission may depend on the task"
+                )
+        for what in ("reward", "instruction_prior"):
+            if not np.array_equal(getattr(world, what), getattr(first, what)):
+                raise InvalidProgramError(
+                    f"{what} differs between the tasks {_task_name(leaves[0])!r} and {_task_name(leaf)!r}; "
+                    "it must not depend on the task: put what the task changes into the observation"
+                )
+    weights = np.array([float(leaf.weight) for leaf in leaves])
+    if not weights.sum() > 0:
+        raise InvalidProgramError("the program's observed sites have probability 0 under every task")
+    names: dict[str, None] = {}
+    for leaf in leaves:
+        names.update(dict.fromkeys(leaf.sites))
+    transitions = [w.transition for w in worlds]
+    return Family(
+        weights / weights.sum(),
+        _stack([w.initial for w in worlds]),
+        _stack_transitions(transitions),
+        _stack([w.emission for w in worlds]),
+        first.reward,
+        horizon=first.horizon,
+        instruction_prior=first.instruction_prior,
+        tasks=[w.task or _task_name(leaf) for leaf, w in zip(leaves, worlds, strict=True)],
+        states=first.states,
+        subgoals=first.subgoals,
+        observations=first.observations,
+        instructions=first.instructions,
+        sites={name: [_plain(leaf.sites.get(name)) for leaf in leaves] for name in names},
+    )
+
+
+def as_family(family_or_program: Family | Program) -> Family:
+    """A family itself, or the family of a finite program.
+
+    Raises:
+        InvalidProgramError: neither.
+    """
+    if isinstance(family_or_program, Family):
+        return family_or_program
+    return enumerate_program(family_or_program)
+
+
+def as_stacked(world: World) -> Family:
+    """One world as a family of one task."""
+    return Family(
+        np.ones(1, world.initial.dtype),
+        world.initial,
+        jax.tree.map(lambda a: a[None], world.transition),
+        world.emission,
+        world.reward,
+        horizon=world.horizon,
+        instruction_prior=world.instruction_prior,
+        tasks=None if world.task is None else [world.task],
+        states=world.states,
+        subgoals=world.subgoals,
+        observations=world.observations,
+        instructions=world.instructions,
+    )
+
+
+def available_models() -> list[str]:
+    """The names of the shipped worlds."""
+    from . import models
+
+    return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_"))
+
+
+def load_model(name: str | Path) -> Program:
+    """The program of a shipped world, or of a file of your own.
+
+    A file's program is the function named like the file, or else ``program``. A world file is Python: loading it
+    runs it, so load only files that you trust.
+
+    Args:
+        name: the name of a shipped world (see :func:`available_models`), or the path of a ``.py`` file.
+
+    Raises:
+        InvalidProgramError: no such world, or the file has no program.
+    """
+    text = str(name)
+    if text.endswith(".py"):
+        path = Path(text)
+        if not path.is_file():
+            raise InvalidProgramError(f"there is no file {text}")
+        spec = importlib.util.spec_from_file_location(f"_bayespar_world_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise InvalidProgramError(f"{text} cannot be loaded as Python")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise InvalidProgramError(f"{text} failed to load: {type(error).__name__}: {error}") from error
+        for candidate in (path.stem, "program"):
+            if callable(getattr(module, candidate, None)):
+                return getattr(module, candidate)
+        raise InvalidProgramError(f"{text} defines no function named {path.stem!r} or 'program'")
+    if text not in available_models():
+        raise InvalidProgramError(
+            f"there is no world {text!r}; the shipped ones are {', '.join(available_models())}; "
+            "a file of your own ends in .py"
+        )
+    return getattr(importlib.import_module(f"bayespar.models.{text}"), text)
+
+
+def _world_of(leaf: Leaf) -> World:
+    if not isinstance(leaf.value, World):
+        raise InvalidProgramError(f"the program returned {type(leaf.value).__name__}; it must return a bayespar.World")
+    return leaf.value
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+
+
+def _task_name(leaf: Leaf) -> str:
+    parts = [f"{name}={label_name(_plain(value))}" for name, value in leaf.sites.items()]
+    return ", ".join(parts) or "the task"
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays stacked on a new task axis, of size 1 if all are equal."""
+    shared = all(a is arrays[0] or np.array_equal(a, arrays[0]) for a in arrays[1:])
+    return np.asarray(arrays[0])[None] if shared else np.stack(arrays)
+
+
+def _stack_transitions(kernels: Sequence[Any]) -> Any:
+    """Transitions stacked on a new task axis; sparse ones are padded to the same number of successors."""
+    steps = max(k.shape[0] for k in kernels)
+    sparse = [isinstance(k, Sparse) for k in kernels]
+    if any(sparse) != all(sparse):
+        raise InvalidProgramError("some tasks have a sparse transition and some a dense one; use one kind")
+    if not any(sparse):
+        return _stack([np.broadcast_to(k, (steps, *k.shape[1:])) for k in kernels])
+    width = max(k.shape[-1] for k in kernels)
+
+    def pad(a: np.ndarray) -> np.ndarray:
+        padded = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])])
+        return np.broadcast_to(padded, (steps, *padded.shape[1:]))
+
+    states, probabilities = [pad(k.next_states) for k in kernels], [pad(k.probabilities) for k in kernels]
+    stacked = _stack(states), _stack(probabilities)
+    Z = max(a.shape[0] for a in stacked)
+    return Sparse(*(np.broadcast_to(a, (Z, *a.shape[1:])) for a in stacked))

@@ -1,0 +1,524 @@
+"""Worlds: what the Planner faces under one task (World), and all tasks stacked with their prior (Family).
+
+Arrays and letters are those of the notation table in ``docs/architecture.md``. Kernels are stored in one
+canonical layout, in which an axis of size 1 means *shared*, and nothing shared is copied:
+
+=============  ==================================  =========================
+field          shape                               meaning of a 1
+=============  ==================================  =========================
+task_prior     [Z]
+initial        [Z or 1, S]                         shared by all tasks
+transition     [Z or 1, H-1 or 1, G, S, S']        shared by all tasks, steps
+emission       [Z or 1, S, O]                      shared by all tasks
+reward         [H, O, W]
+=============  ==================================  =========================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from .arrays import Array, is_traced
+from .enumeration import Leaf, enumerate_leaves
+from .errors import InvalidProgramError, InvalidWorldError
+from .validation import (
+    check_axis,
+    check_names,
+    check_ndim,
+    check_range,
+    check_rows,
+    float_array,
+    label_name,
+)
+
+
+class Sparse(eqx.Module):
+    """A transition kernel stored as K possible successors for each row.
+
+    Attributes:
+        next_states: successor states [..., K], integers.
+        probabilities: their probabilities [..., K]; each row sums to 1. A successor may occur twice in a row
+            (its probabilities add) and a slot may be padded with probability 0.
+    """
+
+    next_states: Int[Array, "*rows K"]
+    probabilities: Float[Array, "*rows K"]
+
+    def __init__(self, next_states: Any, probabilities: Any):
+        """
+        Raises:
+            InvalidWorldError: the two arrays differ in shape, or ``next_states`` are not integers.
+        """
+        self.probabilities = float_array("transition.probabilities", probabilities)
+        states = next_states if is_traced(next_states) else np.asarray(next_states)
+        if not jax.numpy.issubdtype(states.dtype, np.integer):
+            raise InvalidWorldError(f"transition.next_states has dtype {states.dtype}; states are integers")
+        if states.shape != self.probabilities.shape:
+            raise InvalidWorldError(
+                f"transition.next_states has shape {list(states.shape)} and transition.probabilities "
+                f"{list(self.probabilities.shape)}; they must be equal"
+            )
+        self.next_states = states.astype(np.int32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the two arrays, [..., K]."""
+        return tuple(self.probabilities.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes, the successor axis K included."""
+        return len(self.shape)
+
+    def dense(self, states: int) -> Float[Array, "*rows S"]:
+        """The same kernel as a dense array [..., S'], for ``states`` states."""
+        rows = int(np.prod(self.shape[:-1], dtype=int))
+        if is_traced(self):
+            zeros = jax.numpy.zeros((rows, states), self.probabilities.dtype)
+            index = jax.numpy.arange(rows)[:, None]
+            flat = zeros.at[index, self.next_states.reshape(rows, -1)].add(self.probabilities.reshape(rows, -1))
+        else:
+            flat = np.zeros((rows, states), self.probabilities.dtype)
+            np.add.at(
+                flat,
+                (np.arange(rows)[:, None], self.next_states.reshape(rows, -1)),
+                self.probabilities.reshape(rows, -1),
+            )
+        return flat.reshape(*self.shape[:-1], states)
+
+
+class World(eqx.Module):
+    """What the Planner faces under one task; what a program returns.
+
+    Each of ``initial``, ``transition`` and ``emission`` is an array, a :class:`Sparse` (transition only), or a
+    *sub-program*: a function with ``numpyro.sample`` sites in it that returns one outcome, enumerated here
+    into a kernel. Sub-programs are ``initial()``, which returns a state, ``transition(state, subgoal)``, which
+    returns the next state, and ``emission(state)``, which returns an observation. They take and return *labels*:
+    the entries of ``states``, ``subgoals`` and ``observations`` (strings, tuples, ...), or indices where only a
+    count was given.
+
+    Attributes:
+        initial: rho, [S].
+        transition: P, [H-1 or 1, G, S, S'] or a Sparse [H-1 or 1, G, S, K].
+        emission: E, [S, O].
+        reward: [H, O, W], in [0, 1].
+        horizon: H, observations in an episode; H-1 decisions.
+        task: the name of this task, or None.
+        instruction_prior: P_Omega, [W].
+
+    Source: theory.md, section 1.
+    """
+
+    initial: Float[Array, " S"]
+    transition: Float[Array, "steps G S S2"] | Sparse
+    emission: Float[Array, "S O"]
+    reward: Float[Array, "H O W"]
+    instruction_prior: Float[Array, " W"]
+    horizon: int = eqx.field(static=True)
+    task: str | None = eqx.field(static=True)
+    states: tuple[str, ...] = eqx.field(static=True)
+    subgoals: tuple[str, ...] = eqx.field(static=True)
+    observations: tuple[str, ...] = eqx.field(static=True)
+    instructions: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        initial: Any,
+        transition: Any,
+        emission: Any,
+        reward: Any,
+        *,
+        horizon: int,
+        task: str | None = None,
+        states: Sequence[Any] | int | None = None,
+        subgoals: Sequence[Any] | int | None = None,
+        observations: Sequence[Any] | int | None = None,
+        instructions: Sequence[Any] | None = None,
+        instruction_prior: Any = None,
+    ):
+        """
+        Args:
+            initial: [S] or a sub-program.
+            transition: [G, S, S'], [H-1, G, S, S'], a Sparse with K in place of S', or a sub-program.
+            emission: [S, O] or a sub-program.
+            reward: [H, O], or [H, O, W] when instructions differ in what they reward.
+            horizon: H, observations in an episode.
+            task: the name of this task; by default it is named after the sites of its program.
+            states, subgoals, observations: labels, or how many; needed where a sub-program speaks of them.
+            instructions: names.
+            instruction_prior: [W]; uniform by default.
+
+        Raises:
+            InvalidWorldError: a contract of the arrays is broken.
+            InvalidProgramError: a sub-program cannot be enumerated.
+        """
+        labels = {"states": _labels(states), "subgoals": _labels(subgoals), "observations": _labels(observations)}
+        if callable(initial):
+            initial = _enumerate_kernel("initial", initial, (), labels["states"], labels)
+        if callable(transition):
+            transition = _enumerate_kernel("transition", transition, ("subgoals", "states"), labels["states"], labels)
+        if callable(emission):
+            emission = _enumerate_kernel("emission", emission, ("states",), labels["observations"], labels)
+        if not isinstance(transition, Sparse):
+            transition = float_array("transition", transition)
+        check_ndim("transition", transition, (3, 4), "[G, S, S'] or [H-1, G, S, S'] for one world")
+        initial, emission = float_array("initial", initial), float_array("emission", emission)
+        check_ndim("initial", initial, (1,), "[S] for one world")
+        check_ndim("emission", emission, (2,), "[S, O] for one world")
+        family = Family(
+            np.ones(1),
+            initial,
+            _expand(transition, axes=1) if transition.ndim == 4 else transition,
+            emission,
+            reward,
+            horizon=horizon,
+            tasks=None if task is None else [task],
+            states=_names(states),
+            subgoals=_names(subgoals),
+            observations=_names(observations),
+            instructions=instructions,
+            instruction_prior=instruction_prior,
+        )
+        self.initial = family.initial[0]
+        self.transition = jax.tree.map(lambda a: a[0], family.transition)
+        self.emission = family.emission[0]
+        self.reward = family.reward
+        self.instruction_prior = family.instruction_prior
+        self.horizon = family.horizon
+        self.task = None if task is None else family.tasks[0]
+        self.states = family.states
+        self.subgoals = family.subgoals
+        self.observations = family.observations
+        self.instructions = family.instructions
+
+
+class Family(eqx.Module):
+    """All tasks stacked, with their prior. See the table at the top of this module for the canonical layout.
+
+    Attributes:
+        task_prior: P_Z, [Z]; zeros are allowed and such tasks count nowhere.
+        initial: rho_z, [Z or 1, S].
+        transition: P_z, [Z or 1, H-1 or 1, G, S, S'], or a Sparse with K in place of S'.
+        emission: E_z, [Z or 1, S, O].
+        reward: r_h(o, w), [H, O, W], in [0, 1]; the same for every task.
+        instruction_prior: P_Omega, [W].
+        horizon: H.
+        tasks, states, subgoals, observations, instructions: names.
+        sites: for a family enumerated from a program, the value of each named site under each task.
+
+    Source: theory.md, section 1.
+    """
+
+    task_prior: Float[Array, " Z"]
+    initial: Float[Array, "Zi S"]
+    transition: Float[Array, "Zt steps G S S2"] | Sparse
+    emission: Float[Array, "Ze S O"]
+    reward: Float[Array, "H O W"]
+    instruction_prior: Float[Array, " W"]
+    horizon: int = eqx.field(static=True)
+    tasks: tuple[str, ...] = eqx.field(static=True)
+    states: tuple[str, ...] = eqx.field(static=True)
+    subgoals: tuple[str, ...] = eqx.field(static=True)
+    observations: tuple[str, ...] = eqx.field(static=True)
+    instructions: tuple[str, ...] = eqx.field(static=True)
+    sites: tuple[tuple[str, tuple[Any, ...]], ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        task_prior: Any,
+        initial: Any,
+        transition: Any,
+        emission: Any,
+        reward: Any,
+        *,
+        horizon: int,
+        instruction_prior: Any = None,
+        tasks: Sequence[Any] | None = None,
+        states: Sequence[Any] | None = None,
+        subgoals: Sequence[Any] | None = None,
+        observations: Sequence[Any] | None = None,
+        instructions: Sequence[Any] | None = None,
+        sites: Mapping[str, Sequence[Any]] | None = None,
+    ):
+        """
+        Args:
+            task_prior: [Z].
+            initial: [Z, S], or [S] shared.
+            transition: [G, S, S'] shared, [Z or 1, G, S, S'], or [Z or 1, H-1, G, S, S'] where it depends on
+                the step; or a Sparse with K in place of S'.
+            emission: [Z, S, O], or [S, O] shared.
+            reward: [H, O], or [H, O, W].
+            horizon: H, observations in an episode.
+            instruction_prior: [W]; uniform by default.
+            tasks, states, subgoals, observations, instructions: names; "task 0", ... by default.
+            sites: the value of each named site under each task, for marginals.
+
+        Raises:
+            InvalidWorldError: a contract is broken; the message names the array, the index and the cure.
+        """
+        if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+            raise InvalidWorldError(f"horizon = {horizon!r}; it counts observations, an integer of at least 1")
+        self.horizon = H = int(horizon)
+
+        prior = float_array("task_prior", task_prior)
+        initial = float_array("initial", initial)
+        emission = float_array("emission", emission)
+        reward = float_array("reward", reward)
+        if not isinstance(transition, Sparse):
+            transition = float_array("transition", transition)
+
+        check_ndim("task_prior", prior, (1,), "[Z]")
+        check_ndim("initial", initial, (1, 2), "[S] (shared by all tasks) or [Z, S]")
+        check_ndim("transition", transition, (3, 4, 5), "[G, S, S'], [Z or 1, G, S, S'] or [Z or 1, H-1, G, S, S']")
+        check_ndim("emission", emission, (2, 3), "[S, O] (shared by all tasks) or [Z, S, O]")
+        check_ndim("reward", reward, (2, 3), "[H, O] or [H, O, W]")
+
+        if initial.ndim == 1:
+            initial = initial[None]
+        if emission.ndim == 2:
+            emission = emission[None]
+        if reward.ndim == 2:
+            reward = reward[..., None]
+        if transition.ndim == 3:
+            transition = _expand(transition, axes=2)
+        elif transition.ndim == 4:
+            transition = jax.tree.map(lambda a: a[:, None], transition)
+
+        Z, S = prior.shape[0], initial.shape[1]
+        O, W = emission.shape[2], reward.shape[2]
+        for name, size in (("Z", Z), ("S", S), ("O", O), ("W", W), ("G", transition.shape[2])):
+            if size == 0:
+                raise InvalidWorldError(f"there are no {_KIND[name]} ({name} = 0); every axis needs at least one entry")
+        check_axis("initial", initial, 0, (Z, 1), "the number of tasks (or 1, if shared)")
+        check_axis("transition", transition, 0, (Z, 1), "the number of tasks (or 1, if shared)")
+        check_axis("transition", transition, 1, (H - 1, 1), "H-1, the number of decisions (or 1, if every step is alike)")
+        check_axis("transition", transition, 3, S, "the number of states")
+        check_axis("emission", emission, 0, (Z, 1), "the number of tasks (or 1, if shared)")
+        check_axis("emission", emission, 1, S, "the number of states")
+        check_axis("reward", reward, 0, H, "the horizon")
+        check_axis("reward", reward, 1, O, "the number of observations")
+        if isinstance(transition, Sparse):
+            _check_successors(transition, S)
+            check_rows("transition.probabilities", transition.probabilities)
+        else:
+            check_axis("transition", transition, 4, S, "the number of states")
+            check_rows("transition", transition)
+        check_rows("task_prior", prior)
+        check_rows("initial", initial)
+        check_rows("emission", emission)
+        check_range("reward", reward, 0.0, 1.0)
+
+        if instruction_prior is None:
+            instruction_prior = np.full(W, 1 / W)
+        instruction_prior = float_array("instruction_prior", instruction_prior)
+        check_ndim("instruction_prior", instruction_prior, (1,), "[W]")
+        check_axis("instruction_prior", instruction_prior, 0, W, "the number of instructions (the last axis of reward)")
+        check_rows("instruction_prior", instruction_prior)
+
+        kernels = (prior, initial, transition, emission, reward)
+        dtype = _common_dtype(kernels)
+        self.task_prior, self.initial, self.transition, self.emission, self.reward = jax.tree.map(
+            lambda a: a.astype(dtype) if jax.numpy.issubdtype(a.dtype, np.floating) else a, kernels
+        )
+        self.instruction_prior = instruction_prior.astype(dtype)
+        self.tasks = check_names("tasks", tasks if tasks is not None else [f"task {i}" for i in range(Z)], Z)
+        self.states = check_names("states", states if states is not None else [f"state {i}" for i in range(S)], S)
+        G = self.transition.shape[2]
+        self.subgoals = check_names(
+            "subgoals", subgoals if subgoals is not None else [f"subgoal {i}" for i in range(G)], G
+        )
+        self.observations = check_names(
+            "observations", observations if observations is not None else [f"observation {i}" for i in range(O)], O
+        )
+        self.instructions = check_names(
+            "instructions", instructions if instructions is not None else [f"instruction {i}" for i in range(W)], W
+        )
+        self.sites = tuple((str(k), tuple(v)) for k, v in (sites or {}).items())
+        for name, values in self.sites:
+            if len(values) != Z:
+                raise InvalidWorldError(f"sites[{name!r}] has {len(values)} values; give one for each of the {Z} tasks")
+
+    @property
+    def num_tasks(self) -> int:
+        """Z."""
+        return self.task_prior.shape[0]
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return self.initial.shape[1]
+
+    @property
+    def num_subgoals(self) -> int:
+        """G."""
+        return self.transition.shape[2]
+
+    @property
+    def num_observations(self) -> int:
+        """O."""
+        return self.emission.shape[2]
+
+    @property
+    def num_instructions(self) -> int:
+        """W."""
+        return self.reward.shape[2]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Precision of every array: float32 or float64."""
+        return np.dtype(self.task_prior.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the arrays."""
+        return sum(int(np.prod(a.shape, dtype=int)) * a.dtype.itemsize for a in jax.tree.leaves(self))
+
+    def astype(self, dtype: Any) -> Family:
+        """The same family in another precision ("float32" or "float64")."""
+        cast = [a.astype(dtype) if jax.numpy.issubdtype(a.dtype, np.floating) else a for a in jax.tree.leaves(self)]
+        return jax.tree.unflatten(jax.tree.structure(self), cast)
+
+    def dense_transition(self) -> Float[Array, "Zt steps G S S2"]:
+        """``transition`` as a dense array."""
+        return self.transition.dense(self.num_states) if isinstance(self.transition, Sparse) else self.transition
+
+    def world(self, task: int) -> World:
+        """The world of one task.
+
+        Raises:
+            InvalidWorldError: there is no such task.
+        """
+        task = self.task_index(task)
+
+        def pick(a: Array) -> Array:
+            return a[min(task, a.shape[0] - 1)]
+
+        return World(
+            pick(self.initial),
+            jax.tree.map(pick, self.transition) if self.transition.shape[1] > 1 else jax.tree.map(
+                lambda a: pick(a)[0], self.transition
+            ),
+            pick(self.emission),
+            self.reward,
+            horizon=self.horizon,
+            states=self.states,
+            subgoals=self.subgoals,
+            observations=self.observations,
+            instructions=self.instructions,
+            instruction_prior=self.instruction_prior,
+            task=self.tasks[task],
+        )
+
+    def task_index(self, task: int | str) -> int:
+        """The index of a task given by index or by name.
+
+        Raises:
+            InvalidWorldError: there is no such task.
+        """
+        if isinstance(task, str):
+            if task not in self.tasks:
+                raise InvalidWorldError(f"there is no task {task!r}; the tasks are {', '.join(self.tasks[:8])}, ...")
+            return self.tasks.index(task)
+        if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < self.num_tasks:
+            raise InvalidWorldError(f"task = {task!r}; give an index from 0 to {self.num_tasks - 1}, or a name")
+        return int(task)
+
+
+_KIND = {"Z": "tasks", "S": "states", "O": "observations", "W": "instructions", "G": "subgoals"}
+
+
+def _expand(transition: Any, axes: int) -> Any:
+    """``transition`` with ``axes`` leading axes of size 1."""
+    return jax.tree.map(lambda a: a[(None,) * axes], transition)
+
+
+def _common_dtype(tree: Any) -> np.dtype:
+    """float64 if any float leaf is, else float32; under a trace, what the trace can hold."""
+    leaves = [a.dtype for a in jax.tree.leaves(tree) if jax.numpy.issubdtype(a.dtype, np.floating)]
+    dtype = np.dtype(np.float64) if any(d == np.float64 for d in leaves) else np.dtype(np.float32)
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype)) if is_traced(tree) else dtype
+
+
+def _check_successors(transition: Sparse, states: int) -> None:
+    if is_traced(transition.next_states):
+        return
+    bad = (transition.next_states < 0) | (transition.next_states >= states)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise InvalidWorldError(
+            f"transition.next_states[{', '.join(map(str, index))}] = {int(transition.next_states[index])}, "
+            f"but states run from 0 to {states - 1}; pad unused slots with a valid state and probability 0"
+        )
+
+
+def _names(given: Sequence[Any] | int | None) -> Sequence[Any] | None:
+    return None if given is None or isinstance(given, (int, np.integer)) else given
+
+
+def _labels(given: Sequence[Any] | int | None) -> tuple[Any, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
+        return tuple(range(int(given)))
+    return tuple(given)
+
+
+# Sub-programs that do not close over a task are the same object under every task; while a program is being
+# enumerated, each is enumerated once. The key holds the function itself, so that its id cannot be reused.
+kernel_cache: list[dict[Any, Any]] = []
+
+
+def _enumerate_kernel(
+    name: str,
+    fn: Callable[..., Any],
+    inputs: tuple[str, ...],
+    outcomes: tuple[Any, ...] | None,
+    labels: Mapping[str, tuple[Any, ...] | None],
+) -> Array:
+    """The kernel of a sub-program, [*inputs, outcomes]."""
+    what = "observations" if name == "emission" else "states"
+    missing = [kind for kind in (*inputs, what) if labels[kind] is None]
+    if missing or outcomes is None:
+        raise InvalidWorldError(
+            f"{name} is a sub-program, so the world must say its {' and '.join(dict.fromkeys(missing))}: "
+            "pass a list of labels, or how many there are"
+        )
+    key = (fn, tuple(labels[kind] for kind in inputs), outcomes)
+    if kernel_cache and key in kernel_cache[-1]:
+        return kernel_cache[-1][key]
+    index = {label: i for i, label in enumerate(outcomes)}
+    shape = tuple(len(labels[kind] or ()) for kind in inputs)
+    rows = []
+    for place in np.ndindex(*shape):
+        arguments = [(labels[kind] or ())[i] for kind, i in zip(inputs, place, strict=True)][::-1]
+        row: list[Any] = [0.0] * len(outcomes)
+        for leaf in enumerate_leaves(lambda a=arguments: fn(*a)):
+            outcome = _outcome(leaf, index, name, arguments, what)
+            row[outcome] = row[outcome] + leaf.weight
+        rows.append(jax.numpy.stack([jax.numpy.asarray(p) for p in row]) if is_traced(row) else np.array(row))
+    kernel = jax.numpy.stack(rows) if is_traced(rows) else np.stack(rows)
+    kernel = kernel.reshape(*shape, len(outcomes))
+    if kernel_cache and not is_traced(kernel):
+        kernel_cache[-1][key] = kernel
+    return kernel
+
+
+def _outcome(leaf: Leaf, index: Mapping[Any, int], name: str, arguments: Sequence[Any], what: str) -> int:
+    value = leaf.value
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and not is_traced(value) and np.ndim(value) == 0:
+        value = np.asarray(value).item()
+    try:
+        return index[value]
+    except (KeyError, TypeError):
+        call = f"{name}({', '.join(repr(a) for a in arguments)})"
+        known = ", ".join(label_name(label) for label in list(index)[:6])
+        raise InvalidProgramError(
+            f"{call} returned {value!r}, which is not one of the world's {what} ({known}, ...); "
+            f"return one of its labels"
+        ) from None

@@ -52,6 +52,8 @@ def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
             "enumerated; use a finite distribution (Categorical, Bernoulli, DiscreteUniform, ...)"
         )
     values = np.asarray(fn.enumerate_support(expand=False))
+    if len(values) == 0:
+        raise InvalidProgramError(f"site '{name}' has no value at all; give its distribution at least one")
     batch = fn.batch_shape
     if batch or fn.event_shape:
         return _product_support(fn, values)

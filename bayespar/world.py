@@ -324,9 +324,9 @@ class Family(eqx.Module):
         kernels = (prior, initial, transition, emission, reward)
         dtype = _common_dtype(kernels)
         self.task_prior, self.initial, self.transition, self.emission, self.reward = jax.tree.map(
-            lambda a: a.astype(dtype) if jax.numpy.issubdtype(a.dtype, np.floating) else a, kernels
+            lambda a: _cast(a, dtype), kernels
         )
-        self.instruction_prior = instruction_prior.astype(dtype)
+        self.instruction_prior = _cast(instruction_prior, dtype)
         self.tasks = check_names("tasks", tasks if tasks is not None else [f"task {i}" for i in range(Z)], Z)
         self.states = check_names("states", states if states is not None else [f"state {i}" for i in range(S)], S)
         G = self.transition.shape[2]
@@ -381,8 +381,7 @@ class Family(eqx.Module):
 
     def astype(self, dtype: Any) -> Family:
         """The same family in another precision ("float32" or "float64")."""
-        cast = [a.astype(dtype) if jax.numpy.issubdtype(a.dtype, np.floating) else a for a in jax.tree.leaves(self)]
-        return jax.tree.unflatten(jax.tree.structure(self), cast)
+        return jax.tree.map(lambda a: _cast(a, np.dtype(dtype)), self)
 
     def dense_transition(self) -> Float[Array, "Zt steps G S S2"]:
         """``transition`` as a dense array."""
@@ -443,6 +442,13 @@ def _common_dtype(tree: Any) -> np.dtype:
     leaves = [a.dtype for a in jax.tree.leaves(tree) if jax.numpy.issubdtype(a.dtype, np.floating)]
     dtype = np.dtype(np.float64) if any(d == np.float64 for d in leaves) else np.dtype(np.float32)
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype)) if is_traced(tree) else dtype
+
+
+def _cast(array: Array, dtype: np.dtype) -> Array:
+    """Float arrays in ``dtype`` and C order (a stacked one may come with the task axis innermost); integers as is."""
+    if not jax.numpy.issubdtype(array.dtype, np.floating):
+        return array
+    return array.astype(dtype) if is_traced(array) else np.ascontiguousarray(array, dtype=dtype)
 
 
 def _check_successors(transition: Sparse, states: int) -> None:

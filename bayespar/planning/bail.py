@@ -1,0 +1,126 @@
+"""BAIL: experts averaged under the posterior over tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..arrays import Array, precision_of
+from ..errors import InvalidPromptError
+from ..filtering import Filter
+from ..history import Prompt
+from ..posterior.exact import posterior
+from ..program import Program, as_family
+from ..world import Family
+from .expert import Experts, solve_experts
+from .planner import Episode, Observed, Planner
+
+
+def bail(
+    family_or_program: Family | Program, prompt: Prompt, *, experts: Experts | None = None
+) -> Float[np.ndarray, " G"]:
+    """BAIL(g | pt) = sum_z pi*_z(g | tau_h, w) P(z | pt).
+
+    Args:
+        family_or_program: a Family, or a finite program.
+        prompt: with 1 <= h <= H-1 observations in the current episode.
+        experts: from :func:`solve_experts`; solved here if not given, which is the bulk of the cost.
+
+    Returns:
+        Probabilities of the subgoals, [G].
+
+    Raises:
+        InvalidPromptError: there is no decision to make (no observation yet, or the episode is over).
+        ImpossibleEvidenceError: no task of positive prior can have produced the prompt.
+
+    Source: theory.md, C1.
+    """
+    family = as_family(family_or_program)
+    prompt.check(family)
+    if not 1 <= prompt.step <= family.horizon - 1:
+        raise InvalidPromptError(
+            f"current_observations has {prompt.step} entries; a decision is made after 1 to H-1 = {family.horizon - 1}"
+        )
+    weights = posterior(family, prompt).probabilities
+    actions = expert_actions(family, experts if experts is not None else solve_experts(family), prompt)
+    return np.bincount(actions, weights=weights, minlength=family.num_subgoals)
+
+
+def expert_actions(family: Family, experts: Experts, prompt: Prompt) -> Array:
+    """pi*_z(tau_h, w) of every task at the current history of ``prompt``, [Z]; arbitrary where tau is impossible."""
+    with precision_of(family):
+        tracker = Filter(family)
+        o, g = prompt.current_observations, prompt.current_subgoals
+        forward, memory = tracker.start(o[0]), experts.start(int(o[0]))
+        for h in range(prompt.step - 1):
+            forward = tracker.advance(forward, h, g[h], o[h + 1])
+            memory = experts.advance(memory, h, int(g[h]), int(o[h + 1]))
+        belief = tracker.weights(forward)
+        return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
+
+
+class BailState(eqx.Module):
+    """What BAIL remembers.
+
+    Attributes:
+        log_weights: log P_Z(z) + log evidence of the finished episodes, up to a constant, nats, [Z].
+        forward: forward weights of the current episode (see :class:`Filter`).
+        memory: the experts' memory of the current history.
+    """
+
+    log_weights: Float[Array, " Z"]
+    forward: Float[Array, "S Z"]
+    memory: Any
+
+
+class BailPlanner(Planner):
+    """BAIL as a planner; a step costs the same however long the prompt is."""
+
+    log_prior: Float[Array, " Z"]
+    tracker: Filter
+    experts: Experts
+    subgoals: int = eqx.field(static=True)
+
+    def __init__(self, family: Family, experts: Experts):
+        with np.errstate(divide="ignore"):
+            self.log_prior = np.log(family.task_prior)
+        self.tracker = Filter(family)
+        self.experts = experts
+        self.subgoals = family.num_subgoals
+
+    def init(self, instruction: Any, key: Any) -> BailState:
+        forward = self.tracker.start(0)
+        return BailState(jnp.asarray(self.log_prior), forward, self.experts.start(0))
+
+    def step(self, state: BailState, observed: Observed) -> tuple[BailState, Any]:
+        o, g, h, w = observed
+        first, before = h == 0, jnp.maximum(h - 1, 0)
+        forward = jnp.where(first, self.tracker.start(o), self.tracker.advance(state.forward, before, g, o))
+        memory = jax.tree.map(
+            lambda a, b: jnp.where(first, a, b),
+            self.experts.start(o),
+            self.experts.advance(state.memory, before, g, o),
+        )
+        state = BailState(state.log_weights, forward, memory)
+        belief = self.tracker.weights(forward)
+        actions = self.experts.act(memory, belief, h, w)
+        return state, self.choose(self.probabilities(state), actions)
+
+    def observe(self, state: BailState, episode: Episode) -> BailState:
+        log_weights = state.log_weights + self.tracker.log_likelihood(state.forward)
+        top = log_weights.max()
+        return BailState(log_weights - jnp.where(jnp.isfinite(top), top, 0), state.forward, state.memory)
+
+    def probabilities(self, state: BailState) -> Float[Array, " Z"]:
+        """P(z | pt_h), after the observations of the current episode; NaN if they are impossible under every task."""
+        return jax.nn.softmax(state.log_weights + self.tracker.log_likelihood(state.forward))
+
+    def choose(self, posterior: Float[Array, " Z"], actions: Any) -> Float[Array, " G"]:
+        """The probabilities of the subgoals, from the posterior and each task's expert subgoal."""
+        votes = actions[:, None] == jnp.arange(self.subgoals)
+        return jnp.where(votes, posterior[:, None], 0).sum(axis=0)

@@ -1,0 +1,204 @@
+"""The planner protocol: how anything that picks subgoals plugs into simulation, audit and exact evaluation.
+
+A planner has three pure functions:
+
+``init(instruction, key) -> state``
+    once, before the first episode;
+``step(state, observed) -> (state, probabilities [G])``
+    at every step h of every episode, also while an exploration policy acts; the probabilities at the last step,
+    where nothing is left to decide, are ignored;
+``observe(state, episode) -> state``
+    after every episode.
+
+A pair ``(init, step)`` suffices where nothing is remembered between episodes: such a planner is initialised anew for
+each episode. An exploration policy follows the same protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import InvalidPlannerError
+from ..history import Prompt
+from ..world import Family
+
+
+class Observed(NamedTuple):
+    """What a planner is told at a step.
+
+    The executed subgoal is part of it: what a planner proposes is only a distribution, and an exploration policy may
+    have acted in its place.
+
+    Attributes:
+        observation: o_h.
+        subgoal: g_{h-1}, the subgoal executed just before; -1 at the first step.
+        step: h, from 0.
+        instruction: w of this episode.
+    """
+
+    observation: Any
+    subgoal: Any
+    step: Any
+    instruction: Any
+
+
+class Episode(NamedTuple):
+    """A finished episode.
+
+    Attributes:
+        instruction: w.
+        observations: [H].
+        subgoals: [H-1].
+    """
+
+    instruction: Any
+    observations: Any
+    subgoals: Any
+
+
+class Planner(eqx.Module):
+    """Base class of planners whose parameters are arrays, so that they can be passed through ``jax.jit``."""
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        """State before the first episode."""
+        return ()
+
+    def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
+        """Next state, and the probabilities of the subgoals [G]."""
+        raise NotImplementedError
+
+    def observe(self, state: Any, episode: Episode) -> Any:
+        """State after an episode."""
+        return state
+
+
+class FunctionPlanner(Planner):
+    """A planner from plain functions; without ``observe`` it starts every episode anew."""
+
+    init_function: Callable[..., Any] = eqx.field(static=True)
+    step_function: Callable[..., Any] = eqx.field(static=True)
+    observe_function: Callable[..., Any] | None = eqx.field(static=True, default=None)
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        started = self.init_function(instruction, key)
+        return (key, started) if self.observe_function is None else started
+
+    def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
+        if self.observe_function is not None:
+            return self.step_function(state, observed)
+        key, current = state
+        blank = self.init_function(observed.instruction, key)
+        current = jax.tree.map(lambda a, b: jnp.where(observed.step == 0, a, b), blank, current)
+        current, probabilities = self.step_function(current, observed)
+        return (key, current), probabilities
+
+    def observe(self, state: Any, episode: Episode) -> Any:
+        if self.observe_function is not None:
+            return self.observe_function(state, episode)
+        return jax.random.split(state[0])[0], state[1]
+
+
+class UniformPolicy(Planner):
+    """Every subgoal with equal probability."""
+
+    subgoals: int = eqx.field(static=True)
+
+    def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
+        return state, jnp.full(self.subgoals, 1 / self.subgoals)
+
+
+class PromptPlanner(Planner):
+    """Any Python callable from a :class:`Prompt` to probabilities [G], called on the host.
+
+    The prompt so far is carried in arrays of fixed size, so the callable is never traced.
+    """
+
+    function: Callable[[Prompt], Any] = eqx.field(static=True)
+    subgoals: int = eqx.field(static=True)
+    horizon: int = eqx.field(static=True)
+    episodes: int = eqx.field(static=True)
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        T, H = self.episodes, self.horizon
+        past = Episode(jnp.zeros(T, jnp.int32), jnp.zeros((T, H), jnp.int32), jnp.zeros((T, H - 1), jnp.int32))
+        now = jnp.zeros(H, jnp.int32), jnp.zeros(H - 1, jnp.int32)
+        return jnp.int32(0), past, now
+
+    def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
+        count, past, (observations, subgoals) = state
+        h = jnp.asarray(observed.step, jnp.int32)
+        observations = observations.at[h].set(jnp.asarray(observed.observation, jnp.int32))
+        if self.horizon > 1:
+            held = subgoals.at[jnp.maximum(h - 1, 0)].set(jnp.asarray(observed.subgoal, jnp.int32))
+            subgoals = jnp.where(h > 0, held, subgoals)
+        shape = jax.ShapeDtypeStruct((self.subgoals,), jnp.result_type(float))
+        arguments = count, past, observations, subgoals, h, jnp.asarray(observed.instruction, jnp.int32)
+        probabilities = jax.lax.cond(
+            h < self.horizon - 1,
+            lambda: jax.pure_callback(self._call, shape, *arguments, vmap_method="sequential"),
+            lambda: jnp.full(self.subgoals, 1 / self.subgoals, shape.dtype),
+        )
+        return (count, past, (observations, subgoals)), probabilities
+
+    def observe(self, state: Any, episode: Episode) -> Any:
+        count, past, now = state
+        past = jax.tree.map(lambda rows, row: rows.at[count].set(jnp.asarray(row, jnp.int32)), past, episode)
+        return count + 1, past, now
+
+    def _call(self, count: Any, past: Any, observations: Any, subgoals: Any, h: Any, instruction: Any) -> Any:
+        n, h = int(count), int(h)
+        w, o, g = (np.asarray(a)[:n] for a in past)
+        prompt = Prompt(
+            o if n else None,
+            g if n else None,
+            w if n else None,
+            np.asarray(observations)[: h + 1],
+            np.asarray(subgoals)[:h],
+            int(instruction),
+        )
+        return check_probabilities(self.function(prompt), self.subgoals).astype(jnp.result_type(float))
+
+
+def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
+    """Make a planner of what a user has.
+
+    Args:
+        planner: a :class:`Planner`; any object with ``init`` and ``step`` (and ``observe``); a pair ``(init, step)`` or
+            a triple ``(init, step, observe)``; or a callable from a :class:`Prompt` to probabilities [G].
+        family: the family it will act in.
+        episodes: the longest run it will see (room for the prompt of a callable).
+
+    Raises:
+        InvalidPlannerError: none of these.
+    """
+    if isinstance(planner, Planner):
+        return planner
+    if isinstance(planner, tuple) and len(planner) in (2, 3) and all(callable(f) for f in planner):
+        return FunctionPlanner(*planner)
+    if callable(getattr(planner, "init", None)) and callable(getattr(planner, "step", None)):
+        return FunctionPlanner(planner.init, planner.step, getattr(planner, "observe", None))
+    if callable(planner):
+        return PromptPlanner(planner, family.num_subgoals, family.horizon, episodes)
+    raise InvalidPlannerError(
+        f"{planner!r} is no planner: give init and step, or a callable from a prompt to probabilities"
+    )
+
+
+def check_probabilities(probabilities: Any, subgoals: int) -> np.ndarray:
+    """``probabilities`` as a float64 array [G], if it is a distribution.
+
+    Raises:
+        InvalidPlannerError: another shape, NaN, a negative entry, or a sum that is not 1.
+    """
+    array = np.asarray(probabilities, np.float64)
+    if array.shape != (subgoals,):
+        raise InvalidPlannerError(f"a planner returned shape {list(array.shape)}; there are {subgoals} subgoals")
+    if not np.isfinite(array).all() or (array < 0).any() or abs(array.sum() - 1) > 1e-5:
+        raise InvalidPlannerError(f"a planner returned {array.tolist()}, which is not a distribution over subgoals")
+    return array

@@ -1,0 +1,290 @@
+"""The online loop: T episodes, many seeds, one planner, and the regret it collects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..arrays import Array, precision_of
+from ..errors import InvalidPlannerError
+from ..filtering import Filter
+from ..planning.bail import BailPlanner
+from ..planning.expert import Experts, solve_experts
+from ..planning.planner import Episode, Observed, Planner, UniformPolicy, as_planner
+from ..program import Program, as_family
+from ..statistics import Interval, MeanConfidence
+from ..world import Family
+from .environment import Environment, draw
+
+# Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
+SEED_BLOCK = 16
+_LONGEST_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class RegretCurves:
+    """What a planner lost, episode by episode.
+
+    Attributes:
+        regret: expected loss of each episode given the history in it, [seeds, T]; its mean over seeds estimates
+            J_z(pi*_z, w) - J_z(pi_t, w), in units of reward.
+        true_task: P(z | pt) of the true task before each episode, [seeds, T]; NaN for a planner without a posterior.
+        explored: whether the exploration policy acted, [seeds, T].
+        bound: the largest regret that one episode can have.
+        estimator: "advantage" (the expert's advantages along the way, never negative) or "reward" (value minus
+            rewards, where the experts are not exact).
+    """
+
+    regret: Float[np.ndarray, "seeds T"]
+    true_task: Float[np.ndarray, "seeds T"]
+    explored: np.ndarray
+    bound: float
+    estimator: str
+
+    @property
+    def cumulative(self) -> Float[np.ndarray, "seeds T"]:
+        """Regret summed over episodes, [seeds, T]."""
+        return np.cumsum(self.regret, axis=1)
+
+    def interval(self, episodes: int | None = None, *, alpha: float = 1e-3) -> Interval:
+        """A confidence interval for Reg_z of the first ``episodes`` episodes (all by default), valid at any time."""
+        T = self.regret.shape[1] if episodes is None else episodes
+        totals = self.regret[:, :T].sum(axis=1)
+        sequence = MeanConfidence(*self.total_range(T), alpha, plan=len(totals))
+        for batch in np.array_split(totals, min(len(totals), 64)):
+            sequence.update(batch)
+        return sequence.interval()
+
+    def total_range(self, episodes: int) -> tuple[float, float]:
+        """Bounds that the regret of ``episodes`` episodes can never leave."""
+        low = 0.0 if self.estimator == "advantage" else -self.bound * episodes
+        return low, self.bound * episodes
+
+
+def simulate_regret(
+    family_or_program: Family | Program,
+    task: int | str,
+    planner: Any = "bail",
+    exploration: Any = 0.0,
+    episodes: int = 100,
+    seeds: int = 64,
+    exploration_policy: Any = "uniform",
+    *,
+    key: Any = 0,
+    experts: Experts | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> RegretCurves:
+    """Run a planner for T episodes in the world of one task, many times over.
+
+    In episode t a coin of bias eps_t, independent of everything else, lets the exploration policy act instead of the
+    planner; the planner sees what happened either way. Kept on the device: one chunk of episodes. The same key gives
+    the same curves on any machine.
+
+    Args:
+        family_or_program: a Family, or a finite program.
+        task: the true task z, an index or a name.
+        planner: "bail", or anything that :func:`as_planner` takes.
+        exploration: epsilon, or a schedule [T].
+        episodes: T.
+        seeds: independent runs.
+        exploration_policy: "uniform", or anything that :func:`as_planner` takes.
+        key: a JAX key or an int.
+        experts: from :func:`solve_experts`; solved here if not given.
+        progress: called with the number of seed-episodes just finished.
+
+    Raises:
+        InvalidPlannerError: no such planner, a schedule outside [0, 1], or no episodes or seeds.
+        InvalidWorldError: no such task.
+
+    Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
+    """
+    family = as_family(family_or_program)
+    z = family.task_index(task)
+    for name, count in (("episodes", episodes), ("seeds", seeds)):
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise InvalidPlannerError(f"{name} = {count!r}; give an integer of at least 1")
+    schedule = check_schedule(exploration, episodes)
+    experts = solve_experts(family) if experts is None else experts
+    chosen = _named_planner(planner, family, experts, episodes)
+    explorer = _named_policy(exploration_policy, family, episodes)
+    estimator = "advantage" if experts.gap == 0 else "reward"
+
+    chunk = min(_LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
+    chunks = -(-episodes // chunk)
+    padded = np.zeros(chunks * chunk, family.dtype)
+    padded[:episodes] = schedule
+    blocks = -(-seeds // SEED_BLOCK)
+    with precision_of(family):
+        root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+        keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
+        loop = Loop(family, z, chosen, explorer, experts, estimator)
+
+    def run(block: int) -> list[np.ndarray]:
+        with precision_of(family):
+            state, curves = _start(loop, keys[block]), []
+            for c in range(chunks):
+                state, out = _run_chunk(loop, state, keys[block], padded[c * chunk : (c + 1) * chunk], c * chunk)
+                curves.append([np.asarray(a) for a in out])
+                if progress is not None:
+                    progress(SEED_BLOCK * chunk)
+            return [np.concatenate(a, axis=1) for a in zip(*curves, strict=True)]
+
+    first = run(0)  # alone, so that only one thread compiles
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        results = [first, *pool.map(run, range(1, blocks))]
+    regret, true_task, explored = (np.concatenate(a)[:seeds, :episodes] for a in zip(*results, strict=True))
+    bound = float(family.horizon - 1) if estimator == "advantage" else float(family.horizon)
+    return RegretCurves(regret, true_task, explored, bound, estimator)
+
+
+def check_schedule(exploration: Any, episodes: int) -> Float[np.ndarray, " T"]:
+    """The probability of exploring in each episode, [T].
+
+    Raises:
+        InvalidPlannerError: not a number or [T] array of numbers in [0, 1].
+    """
+    if isinstance(exploration, str):
+        raise InvalidPlannerError(f"exploration = {exploration!r}; give epsilon or a schedule [T]")
+    array = np.asarray(exploration, np.float64)
+    if array.shape not in ((), (episodes,)):
+        raise InvalidPlannerError(f"exploration has shape {list(array.shape)}; give epsilon or a schedule [{episodes}]")
+    if not ((array >= 0) & (array <= 1)).all():
+        raise InvalidPlannerError("exploration has entries outside [0, 1]; each is the probability of a coin")
+    return np.broadcast_to(array, (episodes,))
+
+
+class Loop(eqx.Module):
+    """Everything that the online loop reads."""
+
+    environment: Environment
+    planner: Planner
+    explorer: Planner
+    experts: Experts
+    tracker: Filter
+    reward: Float[Array, "H O W"]
+    task: Any
+    horizon: int = eqx.field(static=True)
+    estimator: str = eqx.field(static=True)
+
+    def __init__(
+        self, family: Family, task: int, planner: Planner, explorer: Planner, experts: Experts, estimator: str
+    ):
+        self.environment = Environment(family, task)
+        self.planner, self.explorer, self.experts = planner, explorer, experts
+        self.tracker = Filter(family)
+        self.reward = family.reward
+        self.task = np.int32(task)
+        self.horizon = family.horizon
+        self.estimator = estimator
+
+
+@eqx.filter_jit
+def _start(loop: Loop, keys: Any) -> Any:
+    def one(key: Any) -> Any:
+        w = draw(loop.environment.instructions, _uniforms(loop, key, 0)[-1, 0])
+        planner_key, explorer_key = jax.random.split(key)
+        return loop.planner.init(w, planner_key), explorer_key
+
+    return jax.vmap(one)(keys)
+
+
+@eqx.filter_jit
+def _run_chunk(loop: Loop, state: Any, keys: Any, schedule: Any, first: Any) -> Any:
+    """``schedule.shape[0]`` episodes from episode ``first`` on, for a block of seeds."""
+
+    def one(state: Any, key: Any) -> Any:
+        def episode(state: Any, item: Any) -> Any:
+            t, epsilon = item
+            return _episode(loop, state, _uniforms(loop, key, t), epsilon)
+
+        return jax.lax.scan(episode, state, (first + jnp.arange(schedule.shape[0]), schedule))
+
+    return jax.vmap(one)(state, keys)
+
+
+def _uniforms(loop: Loop, key: Any, t: Any) -> Any:
+    """The random numbers of episode t, [H+1, 3]: a row a step (state, observation, subgoal), then (w, coin, unused)."""
+    return jax.random.uniform(jax.random.fold_in(key, t), (loop.horizon + 1, 3), jnp.asarray(loop.reward).dtype)
+
+
+def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
+    """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored)."""
+    H, environment = loop.horizon, loop.environment
+    planner_state, explorer_key = state
+    w = draw(environment.instructions, uniform[H, 0])
+    explore = uniform[H, 1] < epsilon
+    explorer_state = loop.explorer.init(w, explorer_key)
+    before = _true_task(loop, planner_state)
+
+    s = environment.start(uniform[0, 0])
+    o = environment.emit(s, uniform[0, 1])
+    gained = jnp.asarray(loop.reward)[0, o, w]
+    memory = loop.experts.start(o)
+    forward = loop.tracker.start(o) if _needs_belief(loop) else ()
+
+    def step(carry: Any, item: Any) -> Any:
+        planner_state, explorer_state, s, o, g, memory, forward, loss, gained = carry
+        h, u = item
+        observed = Observed(o, g, h, w)
+        planner_state, chosen = loop.planner.step(planner_state, observed)
+        explorer_state, explored = loop.explorer.step(explorer_state, observed)
+        probabilities = jnp.where(explore, explored, chosen).astype(loss.dtype)
+        if loop.estimator == "advantage":
+            belief = loop.tracker.weights(forward) if _needs_belief(loop) else ()
+            q = loop.experts.q(memory, belief, h, w)[loop.task]
+            loss = loss + (probabilities * (q.max() - q)).sum()
+        g = draw(jnp.cumsum(probabilities), u[2])
+        s = environment.move(s, h, g, u[0])
+        heard = environment.emit(s, u[1])
+        memory = loop.experts.advance(memory, h, g, heard)
+        if _needs_belief(loop):
+            forward = loop.tracker.advance(forward, h, g, heard)
+        gained = gained + jnp.asarray(loop.reward)[h + 1, heard, w]
+        carry = planner_state, explorer_state, s, heard, g, memory, forward, loss, gained
+        return carry, (o, g)
+
+    zero = jnp.zeros((), uniform.dtype)
+    carry = planner_state, explorer_state, s, o, jnp.int32(-1), memory, forward, zero, gained
+    carry, (observations, subgoals) = jax.lax.scan(step, carry, (jnp.arange(H - 1), uniform[1:H]))
+    planner_state, _, _, o, g, _, _, loss, gained = carry
+    planner_state, _ = loop.planner.step(planner_state, Observed(o, g, jnp.int32(H - 1), w))
+    planner_state = loop.planner.observe(planner_state, Episode(w, jnp.append(observations, o), subgoals))
+    if loop.estimator == "reward":
+        loss = jnp.asarray(loop.experts.value)[loop.task, w] - gained
+    return (planner_state, explorer_key), (loss, before, explore)
+
+
+def _needs_belief(loop: Loop) -> bool:
+    """Whether the experts read the belief: only those without a memory do."""
+    return loop.estimator == "advantage" and jax.eval_shape(loop.experts.start, 0) == ()
+
+
+def _true_task(loop: Loop, planner_state: Any) -> Any:
+    if isinstance(loop.planner, BailPlanner):
+        return jax.nn.softmax(planner_state.log_weights)[loop.task]
+    return jnp.full((), jnp.nan)
+
+
+def _named_planner(planner: Any, family: Family, experts: Experts, episodes: int) -> Planner:
+    if isinstance(planner, str):
+        if planner != "bail":
+            raise InvalidPlannerError(f'planner = {planner!r}; give "bail" or a planner of your own')
+        return BailPlanner(family, experts)
+    return as_planner(planner, family, episodes=episodes)
+
+
+def _named_policy(policy: Any, family: Family, episodes: int) -> Planner:
+    if isinstance(policy, str):
+        if policy != "uniform":
+            raise InvalidPlannerError(f'exploration_policy = {policy!r}; give "uniform" or a policy of your own')
+        return UniformPolicy(family.num_subgoals)
+    return as_planner(policy, family, episodes=episodes)

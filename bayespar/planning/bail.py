@@ -21,6 +21,10 @@ from .expert import Experts, solve_experts
 from .planner import Episode, Observed, Planner
 
 
+# Comparing every task with every subgoal beats scattering until this many pairs.
+_LARGEST_ONE_HOT = 1024
+
+
 def bail(
     family_or_program: Family | Program, prompt: Prompt, *, experts: Experts | None = None
 ) -> Float[np.ndarray, " G"]:
@@ -122,5 +126,7 @@ class BailPlanner(Planner):
 
     def choose(self, posterior: Float[Array, " Z"], actions: Any) -> Float[Array, " G"]:
         """The probabilities of the subgoals, from the posterior and each task's expert subgoal."""
+        if posterior.shape[0] * self.subgoals > _LARGEST_ONE_HOT:
+            return jnp.zeros(self.subgoals, posterior.dtype).at[actions].add(posterior)
         votes = actions[:, None] == jnp.arange(self.subgoals)
         return jnp.where(votes, posterior[:, None], 0).sum(axis=0)

@@ -22,6 +22,8 @@ from .alpha_vectors import solve_alpha_vectors
 from .beliefs import DEFAULT_MAX_BYTES, BeliefGraph, belief_graph
 
 TIE = 1e-9
+# A cross-sum of more vectors than this fits in memory, but takes minutes; the automatic choice gives up earlier.
+_MOST_VECTORS, _QUICK_VECTORS = 20_000, 1_000
 
 
 def first_best(values: Float[Array, "*batch G"]) -> Int[Array, "*batch"]:
@@ -50,19 +52,21 @@ class Experts(eqx.Module):
         """The memory after ``subgoal`` at step ``step`` (from 0) and the ``observation`` that followed."""
 
     @abc.abstractmethod
-    def q(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Float[Array, "Z G"]:
-        """Q*_z(tau, g, w): reward still to come, for each task and subgoal.
+    def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
+        """Q*_z(tau, g, w) of one task z: reward still to come after each subgoal.
 
         Args:
             memory: of the history tau.
-            belief: forward weights of each task, proportional to P_z(s | tau), [Z, S].
+            belief: forward weights of each task, proportional to P_z(s | tau), [Z, S]; read only by experts whose
+                memory is empty.
             step: index of the decision, from 0.
             instruction: w.
+            task: z.
         """
 
+    @abc.abstractmethod
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
-        """The expert subgoal of each task; ties fall on the lowest index."""
-        return first_best(self.q(memory, belief, step, instruction))
+        """The expert subgoal of every task; ties fall on the lowest index. Arguments as for :meth:`q`."""
 
 
 class StateExperts(Experts):
@@ -86,11 +90,14 @@ class StateExperts(Experts):
     def advance(self, memory: Any, step: Any, subgoal: Any, observation: Any) -> Any:
         return self.start(observation)
 
-    def q(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Float[Array, "Z G"]:
-        return _per_task(self.table, step, memory)[..., instruction]
+    def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
+        row = jnp.minimum(task, self.table.shape[0] - 1)
+        return jnp.asarray(self.table)[row, step, memory[task], :, instruction]
 
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
-        return _per_task(self.actions, step, memory)[..., instruction]
+        Z, shared = memory.shape[0], self.actions.shape[0] == 1
+        rows = jnp.zeros(Z, jnp.int32) if shared else jnp.arange(Z)
+        return jnp.asarray(self.actions)[rows, step, memory, instruction]
 
 
 class HistoryExperts(Experts):
@@ -122,8 +129,8 @@ class HistoryExperts(Experts):
         moved = jnp.asarray(self.child)[jnp.minimum(memory, inner - 1), subgoal, observation]
         return jnp.where(memory < inner, moved, last)
 
-    def q(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Float[Array, "Z G"]:
-        return jnp.asarray(self.table)[memory, :, instruction]
+    def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
+        return jnp.asarray(self.table)[memory[task], :, instruction]
 
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
         return jnp.asarray(self.actions)[memory, instruction]
@@ -146,11 +153,17 @@ class AlphaExperts(Experts):
     def advance(self, memory: Any, step: Any, subgoal: Any, observation: Any) -> Any:
         return ()
 
-    def q(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Float[Array, "Z G"]:
+    def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
+        weights = belief[task]
+        total = weights.sum()
+        values = (jnp.asarray(self.vectors)[task, instruction, step] * weights).sum(axis=-1).max(axis=-1)
+        return values / jnp.where(total > 0, total, 1)
+
+    def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
         total = belief.sum(axis=-1, keepdims=True)
-        normalised = belief / jnp.where(total > 0, total, 1)
         vectors = jnp.asarray(self.vectors)[:, instruction, step]
-        return jnp.einsum("zgvs,zs->zgv", vectors, normalised).max(axis=-1)
+        values = (vectors * (belief / jnp.where(total > 0, total, 1))[:, None, None]).sum(axis=-1)
+        return first_best(values.max(axis=-1))
 
 
 def solve_experts(
@@ -192,11 +205,11 @@ def solve_experts(
     if method == "histories":
         return _solve_histories(family, max_bytes)
     if method in ("alpha", "points"):
-        return _solve_alpha(family, "exact" if method == "alpha" else "points")
+        return _solve_alpha(family, "exact" if method == "alpha" else "points", _MOST_VECTORS)
     for attempt in (
         lambda: _solve_histories(family, max_bytes),
-        lambda: _solve_alpha(family, "exact"),
-        lambda: _solve_alpha(family, "points"),
+        lambda: _solve_alpha(family, "exact", _QUICK_VECTORS),
+        lambda: _solve_alpha(family, "points", _QUICK_VECTORS),
     ):
         try:
             return attempt()
@@ -208,13 +221,6 @@ def solve_experts(
 def fully_observed(family: Family) -> Bool[np.ndarray, "Ze O"]:
     """Which observations are emitted by at most one state, [Z or 1, O]."""
     return (np.asarray(family.emission) > 0).sum(axis=1) <= 1
-
-
-def _per_task(table: Any, step: Any, states: Any) -> Any:
-    """Rows ``table[z, step, states[z]]`` of a table whose task axis may be shared."""
-    table = jnp.asarray(table)
-    rows = jnp.arange(states.shape[0]) if table.shape[0] > 1 else jnp.zeros(states.shape[0], jnp.int32)
-    return table[rows, step, states]
 
 
 def _mean_reward(family: Family) -> Float[np.ndarray, "Ze H S W"]:
@@ -240,7 +246,9 @@ def _solve_states(family: Family) -> StateExperts:
         np.broadcast_to(reward[:, 0] + best, (family.num_tasks, S, W)),
     )
     state_of = (np.asarray(family.emission) > 0).argmax(axis=1).astype(np.int32)
-    return StateExperts(value, state_of, table, first_best(np.moveaxis(table, -1, -2)), 0.0)
+    return StateExperts(
+        value=value, gap=0.0, state_of=state_of, table=table, actions=first_best(np.moveaxis(table, -1, -2))
+    )
 
 
 def _solve_histories(family: Family, max_bytes: int) -> HistoryExperts:
@@ -262,12 +270,12 @@ def _solve_histories(family: Family, max_bytes: int) -> HistoryExperts:
     root = np.where(graph.root < 0, sizes[0], graph.root)
     value = np.einsum("zo,zow->zw", graph.root_probability, reward[0] + best[root])
     return HistoryExperts(
-        value,
-        np.where(graph.root < 0, last, graph.root).astype(np.int32),
-        child.astype(np.int32),
-        table,
-        first_best(np.moveaxis(table, -1, -2)),
-        0.0,
+        value=value,
+        gap=0.0,
+        root=np.where(graph.root < 0, last, graph.root).astype(np.int32),
+        child=child.astype(np.int32),
+        table=table,
+        actions=first_best(np.moveaxis(table, -1, -2)),
     )
 
 
@@ -308,7 +316,7 @@ def _last_q(family: Family, graph: BeliefGraph) -> Float[np.ndarray, "M G W"]:
     return table
 
 
-def _solve_alpha(family: Family, method: str) -> AlphaExperts:
+def _solve_alpha(family: Family, method: str, max_vectors: int) -> AlphaExperts:
     Z, S, H, W = family.num_tasks, family.num_states, family.horizon, family.num_instructions
     initial = np.broadcast_to(np.asarray(family.initial, np.float64), (Z, S))
     kernel = np.asarray(family.dense_transition(), np.float64)
@@ -323,7 +331,13 @@ def _solve_alpha(family: Family, method: str) -> AlphaExperts:
         starts = initial[z] * emit[:, seen].T / first[seen, None]
         for w in range(W):
             alpha = solve_alpha_vectors(
-                kernel[min(z, kernel.shape[0] - 1)], emit, reward[..., w], H, start_beliefs=starts, method=method
+                kernel[min(z, kernel.shape[0] - 1)],
+                emit,
+                reward[..., w],
+                H,
+                start_beliefs=starts,
+                method=method,
+                max_vectors=max_vectors,
             )
             solved[z, w] = alpha
             best = np.einsum("gvs,ns->ngv", alpha.vectors[0], starts).max(axis=(1, 2)) if H > 1 else np.zeros(len(seen))
@@ -336,4 +350,4 @@ def _solve_alpha(family: Family, method: str) -> AlphaExperts:
             for z in range(Z)
         ]
     )  # fmt: skip
-    return AlphaExperts(value, vectors, max(float(a.gap) for a in solved.values()))
+    return AlphaExperts(value=value, gap=max(float(a.gap) for a in solved.values()), vectors=vectors)

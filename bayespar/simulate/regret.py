@@ -123,17 +123,20 @@ def simulate_regret(
     padded = np.zeros(chunks * chunk, family.dtype)
     padded[:episodes] = schedule
     blocks = -(-seeds // SEED_BLOCK)
+    root, entropy = split_key(key)
     with precision_of(family):
-        root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
         keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
         loop = Loop(family, z, chosen, explorer, experts, estimator)
 
     def run(block: int) -> list[np.ndarray]:
         with precision_of(family):
-            state, curves = _start(loop, keys[block]), []
+            curves: list[Any] = []
+            state: Any = None
             for c in range(chunks):
-                state, out = _run_chunk(loop, state, keys[block], padded[c * chunk : (c + 1) * chunk], c * chunk)
-                curves.append([np.asarray(a) for a in out])
+                uniform = _uniforms(family, entropy, block, c, chunk)
+                state = _start(loop, keys[block], uniform[0]) if c == 0 else state
+                state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
+                curves.append([np.asarray(a).T for a in out])
                 if progress is not None:
                     progress(SEED_BLOCK * chunk)
             return [np.concatenate(a, axis=1) for a in zip(*curves, strict=True)]
@@ -187,33 +190,42 @@ class Loop(eqx.Module):
         self.estimator = estimator
 
 
+def split_key(key: Any) -> tuple[Any, list[int]]:
+    """A JAX key and the entropy of a numpy generator, from a JAX key or an int."""
+    root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    data = jax.random.key_data(root) if jnp.issubdtype(root.dtype, jax.dtypes.prng_key) else root
+    return root, [int(i) for i in np.asarray(data).reshape(-1)]
+
+
+def _uniforms(family: Family, entropy: list[int], block: int, chunk: int, length: int) -> np.ndarray:
+    """The random numbers of a chunk for a block of seeds, [length, SEED_BLOCK, H+1, 3].
+
+    A row a step (state, observation, subgoal), then (w, coin, unused). Drawn by numpy's counter-based generator,
+    whose stream is fixed for all versions, and in bulk: in the loop, drawing them cost as much as everything else.
+    """
+    stream = np.random.SeedSequence(entropy, spawn_key=(block, chunk))
+    shape = (length, SEED_BLOCK, family.horizon + 1, 3)
+    return np.random.Generator(np.random.Philox(stream)).random(shape, family.dtype)
+
+
 @eqx.filter_jit
-def _start(loop: Loop, keys: Any) -> Any:
-    def one(key: Any) -> Any:
-        w = draw(loop.environment.instructions, _uniforms(loop, key, 0)[-1, 0])
+def _start(loop: Loop, keys: Any, uniform: Any) -> Any:
+    def one(key: Any, uniform: Any) -> Any:
         planner_key, explorer_key = jax.random.split(key)
-        return loop.planner.init(w, planner_key), explorer_key
+        return loop.planner.init(draw(loop.environment.instructions, uniform[-1, 0]), planner_key), explorer_key
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(one)(keys, uniform)
 
 
 @eqx.filter_jit
-def _run_chunk(loop: Loop, state: Any, keys: Any, schedule: Any, first: Any) -> Any:
-    """``schedule.shape[0]`` episodes from episode ``first`` on, for a block of seeds."""
+def _run_chunk(loop: Loop, state: Any, uniform: Any, schedule: Any) -> Any:
+    """A chunk of episodes for a block of seeds."""
 
-    def one(state: Any, key: Any) -> Any:
-        def episode(state: Any, item: Any) -> Any:
-            t, epsilon = item
-            return _episode(loop, state, _uniforms(loop, key, t), epsilon)
+    def episode(state: Any, item: Any) -> Any:
+        uniform, epsilon = item
+        return jax.vmap(lambda s, u: _episode(loop, s, u, epsilon))(state, uniform)
 
-        return jax.lax.scan(episode, state, (first + jnp.arange(schedule.shape[0]), schedule))
-
-    return jax.vmap(one)(state, keys)
-
-
-def _uniforms(loop: Loop, key: Any, t: Any) -> Any:
-    """The random numbers of episode t, [H+1, 3]: a row a step (state, observation, subgoal), then (w, coin, unused)."""
-    return jax.random.uniform(jax.random.fold_in(key, t), (loop.horizon + 1, 3), jnp.asarray(loop.reward).dtype)
+    return jax.lax.scan(episode, state, (uniform, schedule))
 
 
 def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
@@ -240,7 +252,7 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
         probabilities = jnp.where(explore, explored, chosen).astype(loss.dtype)
         if loop.estimator == "advantage":
             belief = loop.tracker.weights(forward) if _needs_belief(loop) else ()
-            q = loop.experts.q(memory, belief, h, w)[loop.task]
+            q = loop.experts.q(memory, belief, h, w, loop.task)
             loss = loss + (probabilities * (q.max() - q)).sum()
         g = draw(jnp.cumsum(probabilities), u[2])
         s = environment.move(s, h, g, u[0])

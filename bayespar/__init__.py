@@ -11,11 +11,23 @@ from .errors import (
 from .history import Prompt as Prompt
 from .planning.bail import bail as bail
 from .planning.expert import solve_experts as solve_experts
-from .posterior.exact import posterior as posterior, posterior_path as posterior_path, state_posterior as state_posterior
+from .planning.planner import (
+    Episode as Episode,
+    Observed as Observed,
+    Planner as Planner,
+    as_planner as as_planner,
+)
+from .planning.value import policy_value as policy_value
+from .posterior.exact import (
+    posterior as posterior,
+    posterior_path as posterior_path,
+    state_posterior as state_posterior,
+)
 from .program import (
     available_models as available_models,
     enumerate_program as enumerate_program,
     load_model as load_model,
 )
+from .simulate.corpus import Corpus as Corpus, sample_corpus as sample_corpus
 from .simulate.regret import simulate_regret as simulate_regret
 from .world import Family as Family, Sparse as Sparse, World as World

@@ -74,6 +74,18 @@ class Filter(eqx.Module):
             forward = jnp.exp(forward - jnp.where(jnp.isfinite(top), top, 0))
         return forward.T
 
+    def predict(self, forward: Any, posterior: Any, step: Any, subgoal: Any) -> Float[Array, " O"]:
+        """sum_z P(z | pt) P_z(o' | tau, g): the next observation, given the posterior [Z] over tasks."""
+        weights = self.weights(forward)
+        total = weights.sum(axis=-1, keepdims=True)
+        belief = weights / jnp.where(total > 0, total, 1) * posterior[:, None]
+        kernel = jnp.asarray(self.transition)[jnp.minimum(step, self.transition.shape[0] - 1), subgoal]
+        emission = jnp.asarray(self.emission)
+        if self.log_space:
+            kernel, emission = jnp.exp(kernel), jnp.exp(emission)
+        moved = (belief.T[:, None] * kernel).sum(axis=0)
+        return (moved * emission).sum(axis=(1, 2))
+
 
 def path_probability_fits(family: Family) -> bool:
     """Whether the least probable possible path of an episode, H emissions included, is a normal number."""

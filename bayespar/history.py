@@ -76,9 +76,7 @@ class Prompt(eqx.Module):
                 f"observations has shape [{N}, {H}], so subgoals must be [{N}, {max(H - 1, 0)}]; "
                 f"it is {list(self.subgoals.shape)}"
             )
-        self.instructions = (
-            np.zeros(N, np.int32) if instructions is None else _indices("instructions", instructions, 1)
-        )
+        self.instructions = np.zeros(N, np.int32) if instructions is None else _indices("instructions", instructions, 1)
         if self.instructions.shape != (N,):
             raise InvalidPromptError(f"there are {N} finished episodes but {self.instructions.shape[0]} instructions")
         self.current_instruction = _indices("current_instruction", current_instruction, 0)
@@ -155,7 +153,9 @@ class Prompt(eqx.Module):
                 kind = "observations" if key == "Observation" else "subgoals"
                 in_turn = len(episodes[-1]["observations"]) - len(episodes[-1]["subgoals"])
                 if in_turn != (0 if kind == "observations" else 1):
-                    raise InvalidPromptError(f"line {number}: observations and subgoals take turns, an observation first")
+                    raise InvalidPromptError(
+                        f"line {number}: observations and subgoals take turns, an observation first"
+                    )
                 episodes[-1][kind].append(words)
         if not episodes:
             raise InvalidPromptError("the text has no 'Episode' line; an empty prompt is 'Episode 1 (now)'")

@@ -297,7 +297,9 @@ class Family(eqx.Module):
                 raise InvalidWorldError(f"there are no {_KIND[name]} ({name} = 0); every axis needs at least one entry")
         check_axis("initial", initial, 0, (Z, 1), "the number of tasks (or 1, if shared)")
         check_axis("transition", transition, 0, (Z, 1), "the number of tasks (or 1, if shared)")
-        check_axis("transition", transition, 1, (H - 1, 1), "H-1, the number of decisions (or 1, if every step is alike)")
+        check_axis(
+            "transition", transition, 1, (H - 1, 1), "H-1, the number of decisions (or 1, if every step is alike)"
+        )
         check_axis("transition", transition, 3, S, "the number of states")
         check_axis("emission", emission, 0, (Z, 1), "the number of tasks (or 1, if shared)")
         check_axis("emission", emission, 1, S, "the number of states")
@@ -400,9 +402,9 @@ class Family(eqx.Module):
 
         return World(
             pick(self.initial),
-            jax.tree.map(pick, self.transition) if self.transition.shape[1] > 1 else jax.tree.map(
-                lambda a: pick(a)[0], self.transition
-            ),
+            jax.tree.map(pick, self.transition)
+            if self.transition.shape[1] > 1
+            else jax.tree.map(lambda a: pick(a)[0], self.transition),
             pick(self.emission),
             self.reward,
             horizon=self.horizon,

@@ -19,9 +19,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from bayespar.models.random_world import random_world
 
 import bayespar as bp
-from bayespar.models.random_world import random_world
 from bayespar.planning.expert import Experts
 
 
@@ -100,9 +100,7 @@ def main() -> None:
     experts = ReactiveExperts(value=np.ones((Z, 1)), table=table, gap=np.inf)
 
     def ours():
-        result = bp.simulate_regret(
-            family, 0, "bail", 0.1, arguments.episodes, arguments.seeds, key=0, experts=experts
-        )
+        result = bp.simulate_regret(family, 0, "bail", 0.1, arguments.episodes, arguments.seeds, key=0, experts=experts)
         return result.regret, result.true_task
 
     def theirs():
@@ -113,7 +111,9 @@ def main() -> None:
     print(f"first call of bayespar, compilation included, and one of numpy: {time.perf_counter() - start:.1f} s")
     for name, a, b in (("regret an episode", regret, numpy_regret), ("P(true task)", true_task, numpy_true_task)):
         error = np.hypot(a.mean(1).std(), b.mean(1).std()) / np.sqrt(len(a))
-        print(f"mean {name}: bayespar {a.mean():.5f}, numpy {b.mean():.5f}, standard error of the difference {error:.5f}")
+        print(
+            f"mean {name}: bayespar {a.mean():.5f}, numpy {b.mean():.5f}, standard error of the difference {error:.5f}"
+        )
     times: dict[str, list[float]] = {"bayespar": [], "numpy": []}
     for _ in range(arguments.repeats):
         for name, run in (("bayespar", ours), ("numpy", theirs)):
@@ -124,7 +124,9 @@ def main() -> None:
     steps = arguments.seeds * arguments.episodes * (H - 1)
     print(f"jax {jax.__version__}, numpy {np.__version__}, sizes {tuple(arguments.sizes)}, {family.dtype}")
     for name, t in times.items():
-        print(f"{name:9} median {medians[name]:.2f} s (from {min(t):.2f} to {max(t):.2f}), {steps / medians[name] / 1e6:.2f} M steps/s")
+        print(
+            f"{name:9} median {medians[name]:.2f} s (from {min(t):.2f} to {max(t):.2f}), {steps / medians[name] / 1e6:.2f} M steps/s"
+        )
     print(f"ratio of medians: {medians['numpy'] / medians['bayespar']:.1f}")
 
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
 from ..errors import InvalidPromptError
@@ -18,8 +18,8 @@ from ..posterior.exact import posterior
 from ..program import Program, as_family
 from ..world import Family
 from .expert import Experts, solve_experts
+from .histories import Histories
 from .planner import Episode, Observed, Planner
-
 
 # Comparing every task with every subgoal beats scattering until this many pairs.
 _LARGEST_ONE_HOT = 1024
@@ -68,6 +68,54 @@ def expert_actions(family: Family, experts: Experts, prompt: Prompt) -> Array:
         return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
 
 
+def expert_table(histories: Histories, experts: Experts) -> list[Int[np.ndarray, "n W Z"]]:
+    """pi*_z(tau, w) of every task at every history that has a decision, layer by layer; arbitrary where impossible."""
+    family = histories.family
+    layers = histories.layers[: family.horizon - 1]
+    table = []
+    with precision_of(family):
+        memory: Any = None
+        for h, layer in enumerate(layers):
+            if h == 0:
+                memory = jax.vmap(experts.start)(layer.observation)
+            else:
+                advance = jax.vmap(lambda m, g, o, h=h: experts.advance(m, h - 1, g, o))
+                memory = advance(
+                    jax.tree.map(lambda a, parent=layer.parent: a[parent], memory), layer.subgoal, layer.observation
+                )
+            act = jax.vmap(experts.act, (0, 0, None, None))
+            belief = histories.belief(h)
+            rows = [np.asarray(act(memory, belief, h, w)) for w in range(family.num_instructions)]
+            table.append(np.stack(rows, axis=1))
+    return table
+
+
+def bail_table(
+    histories: Histories, experts: Experts, weights: Float[np.ndarray, " Z"] | None = None
+) -> list[Float[np.ndarray, "n W G"]]:
+    """BAIL at every history that has a decision, layer by layer.
+
+    Args:
+        histories: from :func:`enumerate_histories`.
+        experts: from :func:`solve_experts`.
+        weights: P(z | past), the posterior after the finished episodes; the prior by default. Histories that are
+            impossible under it get the uniform distribution.
+    """
+    family = histories.family
+    prior = np.asarray(family.task_prior if weights is None else weights, np.float64)
+    table = []
+    for layer, actions in zip(histories.layers, expert_table(histories, experts), strict=False):
+        joint = layer.likelihood * prior
+        total = joint.sum(axis=1, keepdims=True)
+        task = joint / np.where(total > 0, total, 1)
+        rows = np.zeros((*actions.shape[:2], family.num_subgoals))
+        n, w, _ = np.indices(actions.shape, sparse=True)
+        np.add.at(rows, (n, w, actions), np.broadcast_to(task[:, None], actions.shape))
+        rows[total[:, 0] == 0] = 1 / family.num_subgoals
+        table.append(rows)
+    return table
+
+
 class BailState(eqx.Module):
     """What BAIL remembers.
 
@@ -111,9 +159,7 @@ class BailPlanner(Planner):
             self.experts.advance(state.memory, before, g, o),
         )
         state = BailState(state.log_weights, forward, memory)
-        belief = self.tracker.weights(forward)
-        actions = self.experts.act(memory, belief, h, w)
-        return state, self.choose(self.probabilities(state), actions)
+        return state, self.choose(self.probabilities(state), self.actions(state, h, w))
 
     def observe(self, state: BailState, episode: Episode) -> BailState:
         log_weights = state.log_weights + self.tracker.log_likelihood(state.forward)
@@ -123,6 +169,10 @@ class BailPlanner(Planner):
     def probabilities(self, state: BailState) -> Float[Array, " Z"]:
         """P(z | pt_h), after the observations of the current episode; NaN if they are impossible under every task."""
         return jax.nn.softmax(state.log_weights + self.tracker.log_likelihood(state.forward))
+
+    def actions(self, state: BailState, step: Any, instruction: Any) -> Any:
+        """pi*_z(tau_h, w) of every task, [Z]."""
+        return self.experts.act(state.memory, self.tracker.weights(state.forward), step, instruction)
 
     def choose(self, posterior: Float[Array, " Z"], actions: Any) -> Float[Array, " G"]:
         """The probabilities of the subgoals, from the posterior and each task's expert subgoal."""

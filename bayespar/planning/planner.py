@@ -162,7 +162,12 @@ class PromptPlanner(Planner):
             np.asarray(subgoals)[:h],
             int(instruction),
         )
-        return check_probabilities(self.function(prompt), self.subgoals).astype(jnp.result_type(float))
+        probabilities = np.asarray(self.function(prompt))
+        if probabilities.shape != (self.subgoals,):
+            raise InvalidPlannerError(
+                f"the planner returned shape {list(probabilities.shape)}; it must be [{self.subgoals}]"
+            )
+        return check_probabilities(probabilities, self.subgoals).astype(jnp.result_type(float))
 
 
 def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
@@ -190,15 +195,32 @@ def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
     )
 
 
+def as_policy(policy: Any, family: Family, *, episodes: int = 1) -> Planner:
+    """A policy by name ("uniform"), or whatever :func:`as_planner` takes.
+
+    Raises:
+        InvalidPlannerError: no such policy.
+    """
+    if isinstance(policy, str):
+        if policy != "uniform":
+            raise InvalidPlannerError(f'policy = {policy!r}; give "uniform" or a policy of your own')
+        return UniformPolicy(family.num_subgoals)
+    return as_planner(policy, family, episodes=episodes)
+
+
 def check_probabilities(probabilities: Any, subgoals: int) -> np.ndarray:
-    """``probabilities`` as a float64 array [G], if it is a distribution.
+    """``probabilities`` as a float64 array [..., G], if every row is a distribution.
 
     Raises:
         InvalidPlannerError: another shape, NaN, a negative entry, or a sum that is not 1.
     """
     array = np.asarray(probabilities, np.float64)
-    if array.shape != (subgoals,):
+    if array.ndim == 0 or array.shape[-1] != subgoals:
         raise InvalidPlannerError(f"a planner returned shape {list(array.shape)}; there are {subgoals} subgoals")
-    if not np.isfinite(array).all() or (array < 0).any() or abs(array.sum() - 1) > 1e-5:
-        raise InvalidPlannerError(f"a planner returned {array.tolist()}, which is not a distribution over subgoals")
+    rows = array.reshape(-1, subgoals)
+    bad = ~np.isfinite(rows).all(axis=1) | (rows < 0).any(axis=1) | ~(np.abs(rows.sum(axis=1) - 1) <= 1e-5)
+    if bad.any():
+        raise InvalidPlannerError(
+            f"a planner returned {rows[bad.argmax()].tolist()}, which is not a distribution over subgoals"
+        )
     return array

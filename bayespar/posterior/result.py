@@ -70,7 +70,9 @@ class Posterior:
                 totals[order], dims=[site], coords={site: _coordinate([values[i] for i in order])}, name="probability"
             )
         if site == "task":
-            return xr.DataArray(self.probabilities, dims=["task"], coords={"task": list(family.tasks)}, name="probability")
+            return xr.DataArray(
+                self.probabilities, dims=["task"], coords={"task": list(family.tasks)}, name="probability"
+            )
         raise InvalidProgramError(f"there is no site {site!r}; the sites are {', '.join(['task', *sites])}")
 
     def to_datatree(self) -> xr.DataTree:

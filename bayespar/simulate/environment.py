@@ -1,10 +1,11 @@
-"""One task's world as a simulator: inverse-CDF draws, one uniform number each, usable inside ``jit``."""
+"""The worlds as a simulator: inverse-CDF draws, one uniform number each, usable inside ``jit``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,47 +15,43 @@ from ..world import Family, Sparse
 
 
 class Environment(eqx.Module):
-    """Cumulative kernels of one task.
+    """Cumulative kernels of every task; an axis of size 1 is shared.
 
     Attributes:
-        initial: [S].
-        transition: [steps, G, S, K].
-        next_states: successor of each slot, [steps, G, S, K], or None where slot k is state k.
-        emission: [S, O].
+        initial: [Z or 1, S].
+        transition: [Z or 1, steps, G, S, K].
+        next_states: successor of each slot, like ``transition``, or None where slot k is state k.
+        emission: [Z or 1, S, O].
         instructions: [W].
     """
 
-    initial: Float[Array, " S"]
-    transition: Float[Array, "steps G S K"]
-    next_states: Int[Array, "steps G S K"] | None
-    emission: Float[Array, "S O"]
+    initial: Float[Array, "Zi S"]
+    transition: Float[Array, "Zt steps G S K"]
+    next_states: Int[Array, "Zt steps G S K"] | None
+    emission: Float[Array, "Ze S O"]
     instructions: Float[Array, " W"]
 
-    def __init__(self, family: Family, task: int):
-        def pick(a: Array) -> Array:
-            return a[min(task, a.shape[0] - 1)]
-
+    def __init__(self, family: Family):
         sparse = isinstance(family.transition, Sparse)
-        self.initial = np.cumsum(pick(family.initial), axis=-1)
-        kernel = family.transition.probabilities if sparse else family.transition
-        self.transition = np.cumsum(pick(kernel), axis=-1)
-        self.next_states = pick(family.transition.next_states) if sparse else None
-        self.emission = np.cumsum(pick(family.emission), axis=-1)
+        self.initial = np.cumsum(family.initial, axis=-1)
+        self.transition = np.cumsum(family.transition.probabilities if sparse else family.transition, axis=-1)
+        self.next_states = family.transition.next_states if sparse else None
+        self.emission = np.cumsum(family.emission, axis=-1)
         self.instructions = np.cumsum(family.instruction_prior)
 
-    def start(self, uniform: Any) -> Any:
-        """s_1, from one uniform number."""
-        return draw(self.initial, uniform)
+    def start(self, task: Any, uniform: Any) -> Any:
+        """s_1 of a task, from one uniform number."""
+        return draw(_row(self.initial, task), uniform)
 
-    def move(self, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
+    def move(self, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
         """The next state."""
-        step = jnp.minimum(step, self.transition.shape[0] - 1)
-        slot = draw(jnp.asarray(self.transition)[step, subgoal, state], uniform)
-        return slot if self.next_states is None else jnp.asarray(self.next_states)[step, subgoal, state, slot]
+        step = jnp.minimum(step, self.transition.shape[1] - 1)
+        slot = draw(_row(self.transition, task, step, subgoal, state), uniform)
+        return slot if self.next_states is None else _row(self.next_states, task, step, subgoal, state)[slot]
 
-    def emit(self, state: Any, uniform: Any) -> Any:
+    def emit(self, task: Any, state: Any, uniform: Any) -> Any:
         """What the Reporter says in ``state``."""
-        return draw(jnp.asarray(self.emission)[state], uniform)
+        return draw(_row(self.emission, task, state), uniform)
 
 
 def draw(cumulative: Any, uniform: Any) -> Any:
@@ -63,3 +60,25 @@ def draw(cumulative: Any, uniform: Any) -> Any:
     total = cumulative[-1]
     target = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
     return (cumulative <= target).sum().astype(jnp.int32)
+
+
+def uniforms(entropy: list[int], block: int, chunk: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Uniform numbers in [0, 1) of stream (block, chunk), drawn in bulk by numpy's counter-based generator.
+
+    Its stream is the same in every version of JAX and on every device; and drawing a few numbers at a time inside the
+    loop costs as much as the rest of it.
+    """
+    stream = np.random.SeedSequence(entropy, spawn_key=(block, chunk))
+    return np.random.Generator(np.random.Philox(stream)).random(shape, dtype)
+
+
+def split_key(key: Any) -> tuple[Any, list[int]]:
+    """A JAX key and the entropy of a numpy generator, from a JAX key or an int."""
+    root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    data = jax.random.key_data(root) if jnp.issubdtype(root.dtype, jax.dtypes.prng_key) else root
+    return root, [int(i) for i in np.asarray(data).reshape(-1)]
+
+
+def _row(table: Any, task: Any, *index: Any) -> Any:
+    table = jnp.asarray(table)
+    return table[(task if table.shape[0] > 1 else 0, *index)]

@@ -19,11 +19,11 @@ from ..errors import InvalidPlannerError
 from ..filtering import Filter
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, UniformPolicy, as_planner
+from ..planning.planner import Episode, Observed, Planner, as_planner, as_policy
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..world import Family
-from .environment import Environment, draw
+from .environment import Environment, draw, split_key, uniforms
 
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
@@ -115,7 +115,7 @@ def simulate_regret(
     schedule = check_schedule(exploration, episodes)
     experts = solve_experts(family) if experts is None else experts
     chosen = _named_planner(planner, family, experts, episodes)
-    explorer = _named_policy(exploration_policy, family, episodes)
+    explorer = as_policy(exploration_policy, family, episodes=episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
 
     chunk = min(_LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
@@ -133,7 +133,7 @@ def simulate_regret(
             curves: list[Any] = []
             state: Any = None
             for c in range(chunks):
-                uniform = _uniforms(family, entropy, block, c, chunk)
+                uniform = uniforms(entropy, block, c, (chunk, SEED_BLOCK, family.horizon + 1, 3), family.dtype)
                 state = _start(loop, keys[block], uniform[0]) if c == 0 else state
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
                 curves.append([np.asarray(a).T for a in out])
@@ -181,31 +181,13 @@ class Loop(eqx.Module):
     def __init__(
         self, family: Family, task: int, planner: Planner, explorer: Planner, experts: Experts, estimator: str
     ):
-        self.environment = Environment(family, task)
+        self.environment = Environment(family)
         self.planner, self.explorer, self.experts = planner, explorer, experts
         self.tracker = Filter(family)
         self.reward = family.reward
         self.task = np.int32(task)
         self.horizon = family.horizon
         self.estimator = estimator
-
-
-def split_key(key: Any) -> tuple[Any, list[int]]:
-    """A JAX key and the entropy of a numpy generator, from a JAX key or an int."""
-    root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
-    data = jax.random.key_data(root) if jnp.issubdtype(root.dtype, jax.dtypes.prng_key) else root
-    return root, [int(i) for i in np.asarray(data).reshape(-1)]
-
-
-def _uniforms(family: Family, entropy: list[int], block: int, chunk: int, length: int) -> np.ndarray:
-    """The random numbers of a chunk for a block of seeds, [length, SEED_BLOCK, H+1, 3].
-
-    A row a step (state, observation, subgoal), then (w, coin, unused). Drawn by numpy's counter-based generator,
-    whose stream is fixed for all versions, and in bulk: in the loop, drawing them cost as much as everything else.
-    """
-    stream = np.random.SeedSequence(entropy, spawn_key=(block, chunk))
-    shape = (length, SEED_BLOCK, family.horizon + 1, 3)
-    return np.random.Generator(np.random.Philox(stream)).random(shape, family.dtype)
 
 
 @eqx.filter_jit
@@ -229,7 +211,10 @@ def _run_chunk(loop: Loop, state: Any, uniform: Any, schedule: Any) -> Any:
 
 
 def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
-    """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored)."""
+    """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored).
+
+    ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused).
+    """
     H, environment = loop.horizon, loop.environment
     planner_state, explorer_key = state
     w = draw(environment.instructions, uniform[H, 0])
@@ -237,8 +222,8 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
     explorer_state = loop.explorer.init(w, explorer_key)
     before = _true_task(loop, planner_state)
 
-    s = environment.start(uniform[0, 0])
-    o = environment.emit(s, uniform[0, 1])
+    s = environment.start(loop.task, uniform[0, 0])
+    o = environment.emit(loop.task, s, uniform[0, 1])
     gained = jnp.asarray(loop.reward)[0, o, w]
     memory = loop.experts.start(o)
     forward = loop.tracker.start(o) if _needs_belief(loop) else ()
@@ -255,8 +240,8 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
             q = loop.experts.q(memory, belief, h, w, loop.task)
             loss = loss + (probabilities * (q.max() - q)).sum()
         g = draw(jnp.cumsum(probabilities), u[2])
-        s = environment.move(s, h, g, u[0])
-        heard = environment.emit(s, u[1])
+        s = environment.move(loop.task, s, h, g, u[0])
+        heard = environment.emit(loop.task, s, u[1])
         memory = loop.experts.advance(memory, h, g, heard)
         if _needs_belief(loop):
             forward = loop.tracker.advance(forward, h, g, heard)
@@ -292,11 +277,3 @@ def _named_planner(planner: Any, family: Family, experts: Experts, episodes: int
             raise InvalidPlannerError(f'planner = {planner!r}; give "bail" or a planner of your own')
         return BailPlanner(family, experts)
     return as_planner(planner, family, episodes=episodes)
-
-
-def _named_policy(policy: Any, family: Family, episodes: int) -> Planner:
-    if isinstance(policy, str):
-        if policy != "uniform":
-            raise InvalidPlannerError(f'exploration_policy = {policy!r}; give "uniform" or a policy of your own')
-        return UniformPolicy(family.num_subgoals)
-    return as_planner(policy, family, episodes=episodes)

@@ -8,9 +8,11 @@ from .errors import (
     InvalidWorldError as InvalidWorldError,
     TooLargeError as TooLargeError,
 )
+from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefix_log_evidence
 from .history import Prompt as Prompt
 from .planning.bail import bail as bail
 from .planning.expert import solve_experts as solve_experts
+from .planning.histories import Histories as Histories, enumerate_histories as enumerate_histories
 from .planning.planner import (
     Episode as Episode,
     Observed as Observed,
@@ -23,6 +25,7 @@ from .posterior.exact import (
     posterior_path as posterior_path,
     state_posterior as state_posterior,
 )
+from .posterior.numpyro_model import numpyro_model as numpyro_model
 from .program import (
     available_models as available_models,
     enumerate_program as enumerate_program,

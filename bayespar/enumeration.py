@@ -70,7 +70,7 @@ def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
     else:
         logs = fn.log_prob(values)
         probabilities = jax.numpy.exp(logs) if is_traced(logs) else np.exp(np.asarray(logs, dtype=np.float64))
-    return [v for v in values], probabilities
+    return list(values), probabilities
 
 
 def _product_support(fn: Any, values: np.ndarray) -> tuple[list[Any], Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .validation import label_name
 from .world import Family, Sparse, World, kernel_cache
 
 Program = Callable[[], World]
+
+# numpyro keeps one stack of handlers for all threads.
+_ENUMERATING = threading.RLock()
 
 
 def enumerate_program(program: Program) -> Family:
@@ -44,12 +48,12 @@ def enumerate_program(program: Program) -> Family:
     """
     if not callable(program):
         raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
-    kernel_cache.append({})
-    try:
-        with jax.enable_x64(True):
+    with _ENUMERATING, jax.enable_x64(True):
+        kernel_cache.append({})
+        try:
             leaves = list(enumerate_leaves(program))
-    finally:
-        kernel_cache.pop()
+        finally:
+            kernel_cache.pop()
     worlds = [_world_of(leaf) for leaf in leaves]
     first = worlds[0]
     for leaf, world in zip(leaves, worlds, strict=True):

@@ -509,12 +509,18 @@ def _enumerate_kernel(
         for leaf in enumerate_leaves(lambda a=arguments: fn(*a)):
             outcome = _outcome(leaf, index, name, arguments, what)
             row[outcome] = row[outcome] + leaf.weight
-        rows.append(jax.numpy.stack([jax.numpy.asarray(p) for p in row]) if is_traced(row) else np.array(row))
+        rows.append(jax.numpy.stack([jax.numpy.asarray(p) for p in row]) if is_traced(row) else _row(row))
     kernel = jax.numpy.stack(rows) if is_traced(rows) else np.stack(rows)
     kernel = kernel.reshape(*shape, len(outcomes))
     if kernel_cache and not is_traced(kernel):
         kernel_cache[-1][key] = kernel
     return kernel
+
+
+def _row(weights: Sequence[Any]) -> np.ndarray:
+    """Weights as an array, in the precision of those that have one (a Python number has none)."""
+    dtypes = [w.dtype for w in weights if isinstance(w, np.generic)]
+    return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
 
 
 def _outcome(leaf: Leaf, index: Mapping[Any, int], name: str, arguments: Sequence[Any], what: str) -> int:

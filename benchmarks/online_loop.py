@@ -47,7 +47,7 @@ class ReactiveExperts(Experts):
 
 def numpy_loop(family, task, experts, epsilon, episodes, seeds, rng):
     """What a careful numpy user writes: everything vectorised over seeds. Returns (regret, true task), [seeds, T]."""
-    Z, S, G, O, H = family.num_tasks, family.num_states, family.num_subgoals, family.num_observations, family.horizon
+    S, G, H = family.num_states, family.num_subgoals, family.horizon
     kernel = np.ascontiguousarray(np.moveaxis(family.transition[:, 0], 1, 0))  # [G, Z, S, S']
     emission = np.ascontiguousarray(np.moveaxis(family.emission, 2, 0))  # [O, Z, S]
     initial, reward, table, eye = family.initial, family.reward[..., 0], experts.table, np.eye(G)
@@ -124,9 +124,8 @@ def main() -> None:
     steps = arguments.seeds * arguments.episodes * (H - 1)
     print(f"jax {jax.__version__}, numpy {np.__version__}, sizes {tuple(arguments.sizes)}, {family.dtype}")
     for name, t in times.items():
-        print(
-            f"{name:9} median {medians[name]:.2f} s (from {min(t):.2f} to {max(t):.2f}), {steps / medians[name] / 1e6:.2f} M steps/s"
-        )
+        rate = steps / medians[name] / 1e6
+        print(f"{name:9} median {medians[name]:.2f} s (from {min(t):.2f} to {max(t):.2f}), {rate:.2f} M steps/s")
     print(f"ratio of medians: {medians['numpy'] / medians['bayespar']:.1f}")
 
 

@@ -91,7 +91,11 @@ def expert_table(histories: Histories, experts: Experts) -> list[Int[np.ndarray,
 
 
 def bail_table(
-    histories: Histories, experts: Experts, weights: Float[np.ndarray, " Z"] | None = None
+    histories: Histories,
+    experts: Experts,
+    weights: Float[np.ndarray, " Z"] | None = None,
+    *,
+    actions: list[Int[np.ndarray, "n W Z"]] | None = None,
 ) -> list[Float[np.ndarray, "n W G"]]:
     """BAIL at every history that has a decision, layer by layer.
 
@@ -100,17 +104,19 @@ def bail_table(
         experts: from :func:`solve_experts`.
         weights: P(z | past), the posterior after the finished episodes; the prior by default. Histories that are
             impossible under it get the uniform distribution.
+        actions: from :func:`expert_table`; computed here if not given.
     """
     family = histories.family
     prior = np.asarray(family.task_prior if weights is None else weights, np.float64)
     table = []
-    for layer, actions in zip(histories.layers, expert_table(histories, experts), strict=False):
+    actions = expert_table(histories, experts) if actions is None else actions
+    for layer, chosen in zip(histories.layers, actions, strict=False):
         joint = layer.likelihood * prior
         total = joint.sum(axis=1, keepdims=True)
         task = joint / np.where(total > 0, total, 1)
-        rows = np.zeros((*actions.shape[:2], family.num_subgoals))
-        n, w, _ = np.indices(actions.shape, sparse=True)
-        np.add.at(rows, (n, w, actions), np.broadcast_to(task[:, None], actions.shape))
+        rows = np.zeros((*chosen.shape[:2], family.num_subgoals))
+        n, w, _ = np.indices(chosen.shape, sparse=True)
+        np.add.at(rows, (n, w, chosen), np.broadcast_to(task[:, None], chosen.shape))
         rows[total[:, 0] == 0] = 1 / family.num_subgoals
         table.append(rows)
     return table
@@ -165,6 +171,10 @@ class BailPlanner(Planner):
         log_weights = state.log_weights + self.tracker.log_likelihood(state.forward)
         top = log_weights.max()
         return BailState(log_weights - jnp.where(jnp.isfinite(top), top, 0), state.forward, state.memory)
+
+    def posterior(self, state: BailState) -> Float[Array, " Z"]:
+        """P(z | past), between episodes."""
+        return jax.nn.softmax(state.log_weights)
 
     def probabilities(self, state: BailState) -> Float[Array, " Z"]:
         """P(z | pt_h), after the observations of the current episode; NaN if they are impossible under every task."""

@@ -77,6 +77,10 @@ class Planner(eqx.Module):
         """State after an episode."""
         return state
 
+    def posterior(self, state: Any) -> Any:
+        """P(z | past) between episodes, [Z], or None if the planner has none."""
+        return None
+
 
 class FunctionPlanner(Planner):
     """A planner from plain functions; without ``observe`` it starts every episode anew."""

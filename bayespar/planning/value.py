@@ -60,8 +60,9 @@ def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Flo
             state: Any = None
             for h, layer in enumerate(layers):
                 if h == 0:
+                    count = len(layer.parent)
                     blank = planner.init(w, root)
-                    state = jax.tree.map(lambda a, n=len(layer.parent): jnp.repeat(jnp.asarray(a)[None], n, 0), blank)
+                    state = jax.tree.map(lambda a, n=count: jnp.repeat(jnp.asarray(a)[None], n, 0), blank)
                 else:
                     state = jax.tree.map(lambda a, parent=layer.parent: a[parent], state)
                 observed = layer.observation, layer.subgoal

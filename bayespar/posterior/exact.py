@@ -6,8 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ..arrays import Array, precision_of
 from ..errors import ImpossibleEvidenceError, InvalidPromptError
 from ..evidence import log_evidence, prefix_log_evidence
+from ..filtering import Filter
 from ..history import Prompt
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
@@ -85,11 +87,24 @@ def state_posterior(family_or_program: Family | Program, prompt: Prompt) -> Floa
     shape = family.num_tasks, family.num_states
     if prompt.step == 0:
         return task[:, None] * np.broadcast_to(np.asarray(family.initial, np.float64), shape)
-    log_belief = forward_log_belief(family, prompt.current_observations, prompt.current_subgoals)
-    reachable = log_sum_exp(log_belief) > -np.inf
-    belief = np.zeros(shape)
-    belief[reachable] = np.exp(log_normalise(log_belief[reachable]))
-    return task[:, None] * belief
+    o, g = prompt.current_observations, prompt.current_subgoals
+    with precision_of(family):
+        tracker = Filter(family)
+        forward = tracker.start(o[0])
+        for h in range(prompt.step - 1):
+            forward = tracker.advance(forward, h, g[h], o[h + 1])
+        weights = np.asarray(tracker.weights(forward), np.float64)
+    total = weights.sum(axis=1, keepdims=True)
+    return task[:, None] * (weights / np.where(total > 0, total, 1))
+
+
+def prompt_log_evidence(family: Family, prompt: Prompt) -> Float[Array, " Z"]:
+    """log L_z of a whole prompt, nats, [Z]; works under a trace.
+
+    Source: theory.md, section 1.
+    """
+    total = _episodes(family, prompt).sum(axis=1)
+    return total + _current(family, prompt) if prompt.step else total
 
 
 def _log_prior(family: Family) -> Float[np.ndarray, " Z"]:
@@ -97,10 +112,10 @@ def _log_prior(family: Family) -> Float[np.ndarray, " Z"]:
         return np.log(np.asarray(family.task_prior, np.float64))
 
 
-def _episodes(family: Family, prompt: Prompt) -> Float[np.ndarray, "Z N"]:
+def _episodes(family: Family, prompt: Prompt) -> Float[Array, "Z N"]:
     if prompt.num_episodes == 0:
         return np.zeros((family.num_tasks, 0))
-    return np.asarray(log_evidence(family, prompt.observations, prompt.subgoals))
+    return log_evidence(family, prompt.observations, prompt.subgoals)
 
 
 def _padded_current(family: Family, prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:
@@ -111,11 +126,11 @@ def _padded_current(family: Family, prompt: Prompt) -> tuple[np.ndarray, np.ndar
     return observations, subgoals
 
 
-def _current(family: Family, prompt: Prompt) -> Float[np.ndarray, " Z"]:
+def _current(family: Family, prompt: Prompt) -> Float[Array, " Z"]:
+    """log L_z of the current episode so far; 0 before its first observation."""
     if prompt.step == 0:
         return np.zeros(family.num_tasks)
-    prefixes = prefix_log_evidence(family, *_padded_current(family, prompt))
-    return np.asarray(prefixes, np.float64)[:, 0, prompt.step - 1]
+    return prefix_log_evidence(family, *_padded_current(family, prompt))[:, 0, prompt.step - 1]
 
 
 def _log_joint_path(family: Family, prompt: Prompt) -> Float[np.ndarray, "P Z"]:
@@ -126,7 +141,6 @@ def _log_joint_path(family: Family, prompt: Prompt) -> Float[np.ndarray, "P Z"]:
         before = np.cumsum(prefixes[:, :, -1], axis=1)
         before = rows[0][0][:, None] + np.concatenate([np.zeros((family.num_tasks, 1)), before], axis=1)
         rows.append((before[:, :-1, None] + prefixes).reshape(family.num_tasks, -1).T)
-        rows[0] = rows[0]
     if prompt.step:
         last = rows[-1][-1]
         prefixes = np.asarray(prefix_log_evidence(family, *_padded_current(family, prompt)), np.float64)

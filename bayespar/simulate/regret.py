@@ -266,9 +266,8 @@ def _needs_belief(loop: Loop) -> bool:
 
 
 def _true_task(loop: Loop, planner_state: Any) -> Any:
-    if isinstance(loop.planner, BailPlanner):
-        return jax.nn.softmax(planner_state.log_weights)[loop.task]
-    return jnp.full((), jnp.nan)
+    posterior = loop.planner.posterior(planner_state)
+    return jnp.full((), jnp.nan) if posterior is None else posterior[loop.task]
 
 
 def _named_planner(planner: Any, family: Family, experts: Experts, episodes: int) -> Planner:

@@ -1,0 +1,67 @@
+# Two commands do everything on a fresh machine: `make verify` and `make test`. Each makes .venv here first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+UV ?= uv
+
+.PHONY: verify verify-full test smoke lint bench notebooks lock clean
+
+verify: $(VENV)/run.stamp
+	$(BIN)/bayespar verify --out report
+
+verify-full: $(VENV)/run.stamp
+	$(BIN)/bayespar verify --profile full --out report
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+# What a newer Python must pass: the contracts and one claim, in a few seconds.
+smoke: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/test_contracts.py tests/test_models.py
+	$(BIN)/bayespar verify needle safe_or_risky --claims C1 C3
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+bench: $(VENV)-bench/stamp
+	$(VENV)-bench/bin/python benchmarks/evidence.py
+	$(VENV)-bench/bin/python benchmarks/online_loop.py
+
+notebooks:
+	@echo "there are no notebooks yet"
+
+$(VENV)/run.stamp: lock/run.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r lock/run.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp lock/test.txt
+	$(PIP) --require-hashes -r lock/test.txt
+	touch $@
+
+$(VENV)/lint.stamp: $(VENV)/dev.stamp lock/lint.txt
+	$(PIP) --require-hashes -r lock/lint.txt
+	touch $@
+
+# dynamax and its dependencies live apart, so that they cannot change what is tested.
+$(VENV)-bench/stamp: lock/bench.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r lock/bench.txt
+	$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# For developers, after changing dependencies in pyproject.toml; needs uv. Hashes, and no URL.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links pyproject.toml -
+lock:
+	echo "setuptools>=77" | $(COMPILE) --output-file lock/run.txt
+	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --output-file lock/test.txt
+	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --extra lint --output-file lock/lint.txt
+	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra bench --output-file lock/bench.txt
+
+clean:
+	rm -rf $(VENV) $(VENV)-bench report build *.egg-info

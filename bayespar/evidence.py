@@ -1,0 +1,327 @@
+"""Evidence: the causal likelihood of what was observed, under every task, by the forward algorithm.
+
+How probabilities are kept from underflowing
+--------------------------------------------
+
+A forward vector alpha_h(s) = P_z(o_1..h, s_h = s || g) holds probabilities that differ by any factor. A filter that
+normalises them loses the small ones, and with them tasks that later evidence would have singled out; logarithms
+lose nothing but cost ten times more. So products of probabilities are used only where no positive entry can
+underflow. Let p_i, p_t, p_e be the smallest *positive* entries of the initial, transition and emission kernels,
+c = p_t p_e, and floor = 2^10 (S / eps) tiny of the dtype at hand.
+
+1. *Unscaled.* A positive alpha_h(s) is at least the probability of one path, so at least p_i p_e c^(H-1), and so is
+   every partial product on that path. If this is at least floor, nothing on that path underflows; terms of other
+   paths that do are below tiny each, together less than eps of the entry.
+2. *Scaled*, if every transition probability is positive: each prediction y(s') = sum_s alpha(s) P(s' | s, g) is
+   multiplied by the power of two that brings y(0) into [1, 2). Every y(s') is at least p_t times the sum of all y,
+   which is the sum of alpha; so after scaling the sum lies between 1 and 2/p_t, which cannot overflow, and each y(s')
+   is at least p_t. The next alpha is then 0 or at least c wherever the observation is possible, and the next
+   prediction 0 everywhere or at least p_t c everywhere. The first alpha is at least p_i p_e and its prediction
+   p_t p_i p_e. So p_t min(c, p_i p_e) >= floor suffices, for any horizon.
+3. The same two in float64, if the family is float32; the result is rounded to float32 at the end.
+4. Otherwise, or if rounding could matter to these bounds (H S eps > 1), log space in float64.
+
+The factor 2^10 in floor covers rounding and rows that sum to 1 only within the tolerance of a Family.
+
+Source: theory.md, section 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from .arrays import Array, is_traced, precision_of
+from .errors import InvalidPromptError
+from .forward import (
+    Filter as Filter,
+    log_advance,
+    log_condition,
+    log_space_block,
+    log_space_prefixes,
+    probability_block,
+    safe_log,
+)
+from .history import check_episodes
+from .world import Family, Sparse
+
+Index = int | np.integer | Int[Array, ""]
+
+BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
+BLOCK_ENTRIES = 2**17  # entries of a block's forward vectors that are to stay in a core's cache
+SPARSE_ENTRIES = 2**22  # entries of the largest temporary of a sparse product
+DENSE_STATES = 32  # a Sparse kernel of at most this many states per successor is faster when made dense
+
+
+def log_evidence(family: Family, observations: Any, subgoals: Any) -> Float[Array, "Z N"]:
+    """log L_z of each finished episode under each task, in nats.
+
+    Args:
+        family: the worlds.
+        observations: [N, H], indices.
+        subgoals: [N, H-1], indices.
+
+    Returns:
+        [Z, N]; -inf where an episode is impossible under a task. Concrete input gives a numpy array of the family's
+        precision; where anything is traced, the result is a jax array, differentiable in the kernels, computed in
+        log space (the derivative with respect to a probability that is exactly 0 is reported as 0).
+
+    Raises:
+        InvalidPromptError: wrong shapes, not integers, or an index out of range.
+    """
+    return _evidence(family, observations, subgoals, prefix=False)
+
+
+def prefix_log_evidence(family: Family, observations: Any, subgoals: Any) -> Float[Array, "Z N H"]:
+    """log L_z(tau_h) of every prefix tau_h = (o_1, g_1, ..., o_h), h = 1..H, in nats.
+
+    Args, result and errors are those of :func:`log_evidence`, with one more axis H at the end.
+    """
+    return _evidence(family, observations, subgoals, prefix=True)
+
+
+def filter_start(family: Family, observation: Index) -> Filter:
+    """The filter after o_1.
+
+    Usable inside jit, scan and vmap, where indices out of range are the caller's to avoid.
+
+    Raises:
+        InvalidPromptError: a concrete index is out of range.
+    """
+    _check_index("observation", observation, 0, family.num_observations)
+    with precision_of(family, observation):
+        initial = jnp.asarray(safe_log(family.initial))
+        initial = jnp.broadcast_to(initial, (family.num_tasks, family.num_states))
+        state = log_condition(jnp.zeros_like(initial[:, 0]), initial, _log_at(family.emission, observation, -1))
+    return _settled(state)
+
+
+def filter_step(
+    family: Family,
+    state: Filter,
+    h: Index,
+    subgoal: Index,
+    observation: Index,
+) -> Filter:
+    """The filter after (g_h, o_{h+1}); work and memory do not depend on h.
+
+    Args:
+        family: the worlds.
+        state: the filter after o_h.
+        h: 1..H-1, observations seen before this step.
+        subgoal: g_h.
+        observation: o_{h+1}.
+
+    Raises:
+        InvalidPromptError: a concrete index is out of range.
+    """
+    _check_index("h", h, 1, family.horizon)
+    _check_index("subgoal", subgoal, 0, family.num_subgoals)
+    _check_index("observation", observation, 0, family.num_observations)
+    with precision_of(family, state, h, subgoal, observation):
+        row = (h - 1 if family.transition.shape[1] > 1 else 0, subgoal)
+        if isinstance(family.transition, Sparse):
+            states = _at(family.transition.next_states, row, 1)
+            kernel: Any = _log_sparse(family.transition, states, _log_at(family.transition.probabilities, row, 1))
+        else:
+            kernel = _log_at(family.transition, row, 1)
+        state = log_advance(state, kernel, _log_at(family.emission, observation, -1))
+    return _settled(state)
+
+
+def _at(array: Array, index: Any, axis: int) -> Array:
+    """``array`` at one place of an axis, or of neighbouring axes from ``axis`` on."""
+    index = index if isinstance(index, tuple) else (index,)
+    if is_traced(index):
+        array = jnp.asarray(array)
+    return array[(..., *index)] if axis == -1 else array[(slice(None),) * axis + index]
+
+
+def _log_at(array: Array, index: Any, axis: int) -> Array:
+    """log of :func:`_at`. Where only the index is traced, the logarithms are taken once, outside the program."""
+    if is_traced(index) and not is_traced(array):
+        return _at(safe_log(array), index, axis)
+    return safe_log(_at(array, index, axis))
+
+
+def _log_sparse(like: Sparse, next_states: Array, log_probabilities: Array) -> Sparse:
+    """A Sparse that holds log probabilities (which its own constructor would refuse under another shape)."""
+    return jax.tree.unflatten(jax.tree.structure(like), [next_states, log_probabilities])
+
+
+def _settled(state: Filter) -> Filter:
+    return state if is_traced(state) else jax.tree.map(np.asarray, state)
+
+
+def _check_index(name: str, index: Any, low: int, size: int) -> None:
+    if not is_traced(index) and not low <= int(index) < size:
+        raise InvalidPromptError(f"{name} = {int(index)}, but it runs from {low} to {size - 1}")
+
+
+def _evidence(family: Family, observations: Any, subgoals: Any, prefix: bool) -> Array:
+    observations, subgoals = check_episodes(family, observations, subgoals)
+    if is_traced(family, observations, subgoals):
+        out = log_space_prefixes(
+            family.num_tasks, *_log_kernels(family), jnp.asarray(observations), jnp.asarray(subgoals)
+        )
+        return out if prefix else out[:, :, -1]
+    # Concrete arrays inside someone's jit: work here and now, rather than in their program.
+    with jax.ensure_compile_time_eval():
+        arithmetic = choose_arithmetic(family)
+        if arithmetic is None:
+            return _by_logarithms(family, observations, subgoals, prefix)
+        return _by_probabilities(family, observations, subgoals, prefix, arithmetic)
+
+
+def _log_kernels(family: Family) -> tuple[Array, Any, Array]:
+    transition = family.transition
+    if isinstance(transition, Sparse):
+        log_transition: Any = _log_sparse(
+            transition, jnp.asarray(transition.next_states), jnp.asarray(safe_log(transition.probabilities))
+        )
+    else:
+        log_transition = jnp.asarray(safe_log(transition))
+    return jnp.asarray(safe_log(family.initial)), log_transition, jnp.asarray(safe_log(family.emission))
+
+
+class Arithmetic(NamedTuple):
+    """How the product of probabilities is computed: the module's docstring derives it.
+
+    Attributes:
+        dtype: float32 or float64.
+        scaled: whether the forward vector is scaled after each step.
+    """
+
+    dtype: np.dtype
+    scaled: bool
+
+
+def choose_arithmetic(family: Family) -> Arithmetic | None:
+    """The fastest arithmetic proved not to lose a positive probability; None means log space."""
+    sparse = isinstance(family.transition, Sparse)
+    transition = family.transition.probabilities if sparse else family.transition
+    p_i, p_t, p_e = (_smallest_positive(a) for a in (family.initial, transition, family.emission))
+    start, c = p_i + p_e, p_t + p_e
+    all_positive = not sparse and bool((transition > 0).all())
+    S, H = family.num_states, family.horizon
+    for dtype in dict.fromkeys((family.dtype, np.dtype(np.float64))):
+        info = np.finfo(dtype)
+        floor = float(np.log2(info.tiny) + 10 + np.log2(S) - np.log2(info.eps))
+        if H * S * info.eps > 1:
+            continue
+        if start + (H - 1) * c >= floor:
+            return Arithmetic(dtype, scaled=False)
+        if all_positive and p_t + min(c, start) >= floor:
+            return Arithmetic(dtype, scaled=True)
+    return None
+
+
+def _smallest_positive(array: Array) -> float:
+    """log2 of it; 0 for an empty array."""
+    positive = np.asarray(array)[np.asarray(array) > 0]
+    return float(np.log2(positive.min().astype(np.float64))) if positive.size else 0.0
+
+
+def _by_logarithms(family: Family, observations: np.ndarray, subgoals: np.ndarray, prefix: bool) -> np.ndarray:
+    exact = family.astype(np.float64)
+    out = _result(family, len(observations), prefix)
+    with precision_of(exact):
+        kernels = _log_kernels(exact)
+        for rows in _blocks(len(observations), BLOCK_EPISODES):
+            o, g = observations[rows], subgoals[rows]
+            padding = ((0, (1 << (len(o) - 1).bit_length()) - len(o)), (0, 0))
+            block = log_space_block(family.num_tasks, *kernels, np.pad(o, padding), np.pad(g, padding))
+            block = np.asarray(block)[:, : len(o)]
+            out[:, rows] = block if prefix else block[:, :, -1]
+    return out
+
+
+def _by_probabilities(
+    family: Family, observations: np.ndarray, subgoals: np.ndarray, prefix: bool, arithmetic: Arithmetic
+) -> np.ndarray:
+    Z, S, G, H = family.num_tasks, family.num_states, family.num_subgoals, family.horizon
+    K = family.transition.shape[-1]
+    dense = S <= DENSE_STATES * K
+    episodes = min(BLOCK_EPISODES, _power_below(SPARSE_ENTRIES // (S if dense else S * K)))
+    tile = min(32, _power_below(episodes // (2 * G)))
+    cast = family.astype(arithmetic.dtype)
+    out = _result(family, len(observations), prefix)
+    with precision_of(cast):
+        kernels = jax.tree.map(jnp.asarray, (cast.initial, cast.transition, cast.emission.swapaxes(1, 2)))
+        for rows in _blocks(len(observations), episodes):
+            slot, source, seen, tile_subgoal = plan_tiles(observations[rows], subgoals[rows], G, tile)
+            block = probability_block(
+                *kernels,
+                source,
+                seen,
+                tile_subgoal,
+                tasks=Z,
+                block=min(Z, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
+                dense=dense,
+                prefix=prefix,
+                scaled=arithmetic.scaled,
+            )
+            for h in range(H) if prefix else (H - 1,):
+                place = np.asarray(block[:, h if prefix else 0])[:, slot[h]]
+                out[(slice(None), rows, h) if prefix else (slice(None), rows)] = place
+    return out
+
+
+def plan_tiles(
+    observations: np.ndarray, subgoals: np.ndarray, num_subgoals: int, tile: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where each episode lies at each step, so that each tile of ``tile`` slots shares one subgoal.
+
+    Returns:
+        slot of each episode at each step [H, N] (0..N-1 in order at the last), and the three plans that
+        ``probability_block`` takes: source [H, slots], observations [H, slots], tile subgoals [H-1, tiles].
+        The number of tiles is a :func:`bucket`. Slots without an episode follow slot 0.
+    """
+    N, H = observations.shape
+    columns = np.ascontiguousarray(subgoals.T)
+    step = np.arange(H - 1)[:, None]
+    # numpy sorts small integers by radix, several times faster.
+    order = np.argsort(columns.astype(np.min_scalar_type(num_subgoals)), axis=1, kind="stable")
+    counts = np.bincount((columns + num_subgoals * step).ravel(), minlength=(H - 1) * num_subgoals)
+    counts = counts.reshape(H - 1, num_subgoals)
+    tiles_of = -(-counts // tile)
+    # From an episode's rank among all episodes, sorted, to its slot: groups start at whole tiles.
+    shift = (np.cumsum(tiles_of, 1) - tiles_of) * tile - (np.cumsum(counts, 1) - counts)
+    slot = np.empty((H, N), np.int32)
+    slot[-1] = np.arange(N)
+    ranked = np.arange(N) + shift[step, np.take_along_axis(columns, order, 1)]
+    np.put_along_axis(slot[:-1], order, ranked, 1)
+
+    tiles = bucket(max(int(tiles_of.sum(1).max(initial=0)), -(-N // tile)))
+    source, seen = np.zeros((2, H, tiles * tile), np.int32)
+    np.put_along_axis(seen, slot, observations.T, 1)
+    np.put_along_axis(source[1:], slot[1:], slot[:-1], 1)
+    tile_subgoal = np.zeros((H - 1, tiles), np.int32)
+    for row, count in zip(tile_subgoal, tiles_of, strict=True):
+        row[: count.sum()] = np.repeat(np.arange(num_subgoals), count)
+    return slot, source, seen, tile_subgoal
+
+
+def bucket(count: int) -> int:
+    """``count`` rounded up to a ladder: powers of two up to 8, then eighths of the next power of two."""
+    power = 1 << max(count - 1, 0).bit_length()
+    step = power if power <= 8 else power // 8
+    return -(-count // step) * step
+
+
+def _power_below(number: int) -> int:
+    """The largest power of two that is at most ``number``, and at least 1."""
+    return 1 << max(number, 1).bit_length() - 1
+
+
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _result(family: Family, episodes: int, prefix: bool) -> np.ndarray:
+    shape = (family.num_tasks, episodes, family.horizon) if prefix else (family.num_tasks, episodes)
+    return np.empty(shape, family.dtype)

@@ -1,0 +1,42 @@
+"""A program as an ordinary numpyro model, for inference of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpyro
+
+from ..history import Prompt
+from ..program import Program, as_stacked
+from ..world import World
+from .exact import prompt_log_evidence
+
+
+def numpyro_model(program: Program, prompt: Prompt) -> Callable[[], World]:
+    """The program, conditioned on a prompt, with hidden states summed out exactly.
+
+    The model samples the program's sites and adds one factor, "prompt": the log evidence of the prompt, in nats. It
+    works under numpyro's handlers, with ``log_density``, and in your own MCMC, SVI and Predictive. A discrete site is
+    traced there like any other, so a program that branches on it in Python needs its value to be given.
+
+    Args:
+        program: finite, continuous or mixed.
+        prompt: what was seen.
+
+    Returns:
+        A numpyro model without arguments; it returns the world.
+
+    Raises:
+        InvalidPromptError: (when run) the prompt does not fit the world.
+
+    Source: theory.md, C1 and section 8.
+    """
+
+    def model() -> World:
+        world = program()
+        family = as_stacked(world)
+        prompt.check(family)
+        numpyro.factor("prompt", prompt_log_evidence(family, prompt)[0])
+        return world
+
+    return model

@@ -1,0 +1,80 @@
+"""The table of verdicts in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..theory.claims import CLAIMS
+from ..theory.runner import Finding, Report
+from ..theory.verdict import Verdict
+
+_STYLES = {
+    Verdict.SUPPORTED: "green",
+    Verdict.REFUTED: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.NOT_APPLICABLE: "dim",
+}
+
+
+def verdict_table(report: Report) -> RenderableType:
+    """One row a claim and world; what does not apply is listed below, with its reason, then the problems."""
+    table = Table(title=f"Verdicts ({report.profile} profile, key {report.key})", title_justify="left")
+    for name, justify in (
+        ("claim", "left"),
+        ("world", "left"),
+        ("verdict", "left"),
+        ("measured", "right"),
+        ("predicted", "right"),
+        ("tightness", "right"),
+        ("twins rejected", "right"),
+    ):
+        table.add_column(name, justify=justify, no_wrap=True)
+    skipped: dict[tuple[str, str], list[str]] = {}
+    last = None
+    for f in report.findings:
+        if f.outcome.verdict is Verdict.NOT_APPLICABLE:
+            skipped.setdefault((f.claim, f.outcome.reason), []).append(f.world)
+            continue
+        if last is not None and f.claim != last:
+            table.add_section()
+        table.add_row(f.claim if f.claim != last else "", f.world, *_cells(f))
+        last = f.claim
+    lines: list[RenderableType] = [table]
+    titles = {f.claim: CLAIMS[f.claim].title for f in report.findings}
+    lines += [Text(f"{i}: {title}", style="dim") for i, title in titles.items()]
+    if skipped:
+        lines.append(Text("\nNot applicable:", style="dim"))
+        lines += [Text(f"  {c} on {', '.join(w)}: {why}", style="dim") for (c, why), w in skipped.items()]
+    lines.append(Text(""))
+    lines += [Text(p, style="bold red") for p in report.problems]
+    lines.append(_summary(report))
+    return Group(*lines)
+
+
+def _cells(finding: Finding) -> tuple[Text | str, ...]:
+    outcome = finding.outcome
+    rejected = sum(t.rejected for t in finding.twins)
+    twins = Text(f"{rejected} of {len(finding.twins)}", style="" if rejected == len(finding.twins) else "bold red")
+    exact = outcome.half_width is None
+    measured = _number(outcome.measured) if exact else f"{outcome.measured:.2f} ± {outcome.half_width:.1%}"
+    predicted = f"≤ {_number(outcome.predicted)}" if exact else _number(outcome.predicted)
+    tightness = "" if outcome.tightness is None else f"{outcome.tightness:.2f}"
+    return Text(outcome.verdict.value, style=_STYLES[outcome.verdict]), measured, predicted, tightness, twins
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+
+
+def _summary(report: Report) -> Text:
+    supported = sum(f.outcome.verdict is Verdict.SUPPORTED for f in report.findings)
+    twins = [t for f in report.findings for t in f.twins]
+    text = (
+        f"{supported} supported, {sum(t.rejected for t in twins)} of {len(twins)} false twins rejected, "
+        f"{report.seconds:.0f} s: "
+    )
+    verdict = Text("everything holds" if report.passed else f"{len(report.problems)} problems")
+    verdict.stylize("bold green" if report.passed else "bold red")
+    return Text(text) + verdict

@@ -1,0 +1,81 @@
+"""C1: what pretraining teaches is BAIL."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..claim import Claim, Settings, Subject
+from ..joint_law import Behaviour, joint_posterior
+from ..verdict import Outcome, TwinOutcome, identity, not_applicable
+
+TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings of 1e-16 each
+TWIN_STRENGTH = 0.1
+
+
+def _behaviour(subject: Subject, strength: float) -> Behaviour:
+    """A policy that depends on the step and the last observation and, by ``strength``, on the task."""
+    family = subject.family
+    G = family.num_subgoals
+    rng = np.random.default_rng(subject.key)
+    lawful = rng.dirichlet(np.full(G, 2.0), (family.horizon, family.num_observations))
+    taste = rng.dirichlet(np.ones(G), family.num_tasks)
+
+    def behaviour(task: int, step: int, observation: int, subgoal: int) -> float:
+        return (1 - strength) * float(lawful[step, observation, subgoal]) + strength * float(taste[task, subgoal])
+
+    return behaviour
+
+
+def _error(subject: Subject, strength: float) -> float:
+    """Largest difference between BAIL, or the posterior, and the conditionals of the joint law."""
+    family, corpus = subject.family, subject.corpus
+    behaviour = _behaviour(subject, strength)
+    worst = 0.0
+    for b in range(len(corpus.tasks)):
+        prompt = corpus.instructions[b], corpus.observations[b], corpus.subgoals[b]
+        task = joint_posterior(family, *prompt, behaviour)
+        votes = corpus.actions[b][..., None] == np.arange(family.num_subgoals)
+        label = np.where(votes, task[..., None], 0).sum(axis=2)
+        worst = max(worst, np.abs(label - corpus.bail[b]).max(), np.abs(task - corpus.posterior[b]).max())
+    return float(worst)
+
+
+def check(subject: Subject, settings: Settings) -> Outcome:
+    family = subject.family
+    if family.horizon == 1:
+        return not_applicable("H = 1: an episode has no decision, so there is no label")
+    if len(subject.live) == 1 or family.num_subgoals == 1:
+        return not_applicable("one task or one subgoal: every label is certain, and no twin could fail")
+    prompts, episodes = corpus_size(subject)
+    return identity(
+        _error(subject, 0.0),
+        TOLERANCE,
+        f"largest error of BAIL and of P(z | pt) against the joint law, at every decision of {prompts} prompts of "
+        f"{episodes} episodes, behaviour not uniform",
+    )
+
+
+def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
+    error = _error(subject, TWIN_STRENGTH)
+    name = "behaviour depends on the task: each task has its own taste in subgoals"
+    return [TwinOutcome(name, f"mixture weight {TWIN_STRENGTH}", error > TOLERANCE, error, 1.0)]
+
+
+def corpus_size(subject: Subject) -> tuple[int, int]:
+    """Prompts, and episodes in each."""
+    return subject.corpus.instructions.shape
+
+
+C1 = Claim(
+    id="C1",
+    title="in-context learning computes BAIL",
+    statement=(
+        "If the behaviour policy of the corpus sees neither the task nor the labels, then for every possible prompt "
+        "P_D(g*_h | pt_h) = sum_z pi*_z(g*_h | tau_h, w) P(z | pt_h), with P(z | pt_h) proportional to P_Z(z) times "
+        "the causal likelihood of the prompt."
+    ),
+    status="derived",
+    worlds=2,
+    check=check,
+    twins=twins,
+)

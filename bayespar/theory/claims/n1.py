@@ -1,0 +1,114 @@
+"""N1: with many tasks, executing BAIL alone has linear regret."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ...planning.bail import BailPlanner, BailState
+from ...planning.expert import Experts, solve_experts
+from ...planning.planner import Episode
+from ...program import Program, enumerate_program
+from ...simulate.regret import simulate_regret
+from ...statistics import Interval
+from ...world import Family
+from ..claim import Claim, Settings, Subject
+from ..closed_forms import forgetful_needle_regret, needle_regret
+from ..verdict import Outcome, TwinOutcome, Verdict, closed_form, not_applicable
+
+# Totals are spread over [0, K/2 + ...] with a standard deviation near 0.58 of their mean, so this many runs give a
+# half-width near 1.8 % at the error level of one check.
+SEEDS = 26_000
+SIZES, FULL_SIZES = (16, 64), (16, 64, 256)
+FORGETS_EVERY = 4
+
+
+class ForgetfulBail(BailPlanner):
+    """BAIL that drops the evidence of every fourth episode."""
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        return super().init(instruction, key), jnp.int32(0)
+
+    def step(self, state: Any, observed: Any) -> Any:
+        inner, probabilities = super().step(state[0], observed)
+        return (inner, state[1]), probabilities
+
+    def posterior(self, state: Any) -> Any:
+        return super().posterior(state[0])
+
+    def observe(self, state: Any, episode: Episode) -> Any:
+        inner, t = state
+        kept = super().observe(inner, episode)
+        forget = t % FORGETS_EVERY == FORGETS_EVERY - 1
+        log_weights = jnp.where(forget, inner.log_weights, kept.log_weights)
+        return BailState(log_weights, kept.forward, kept.memory), t + 1
+
+
+def _measure(
+    program: Program, tasks: int, planner: Callable[[Family, Experts], BailPlanner], settings: Settings, key: int
+) -> Interval:
+    """Regret of T = K episodes from the task in the middle; every task has the same, by symmetry."""
+    family = enumerate_program(functools.partial(program, tasks=tasks))
+    experts = solve_experts(family)
+    curves = simulate_regret(
+        family, tasks // 2, planner(family, experts), 0.0, tasks, SEEDS, key=key + tasks, experts=experts
+    )
+    return curves.interval(alpha=settings.alpha)
+
+
+def _is_needle(subject: Subject) -> bool:
+    return subject.name == "needle"
+
+
+def check(subject: Subject, settings: Settings) -> Outcome:
+    if not _is_needle(subject):
+        return not_applicable("a statement about the needle")
+    worst: Outcome | None = None
+    parts = []
+    for tasks in FULL_SIZES if settings.full else SIZES:
+        interval = _measure(subject.program, tasks, BailPlanner, settings, subject.key)
+        predicted = needle_regret(tasks, tasks)
+        outcome = closed_form(interval, predicted, "")
+        parts.append(f"K = {tasks}: {interval.mean:.2f} for {predicted:g}")
+        order = (Verdict.SUPPORTED, Verdict.INCONCLUSIVE, Verdict.REFUTED)
+        if worst is None or order.index(outcome.verdict) >= order.index(worst.verdict):
+            worst = outcome
+    assert worst is not None
+    reason = f"regret of T = K episodes, {SEEDS} runs each, against T - T(T+1)/(2K); {'; '.join(parts)}"
+    return dataclasses.replace(worst, reason=reason)
+
+
+def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
+    tasks = SIZES[-1]
+    remembers = [t % FORGETS_EVERY != FORGETS_EVERY - 1 for t in range(tasks)]
+    truth, other = needle_regret(tasks, tasks), forgetful_needle_regret(tasks, tasks, remembers)
+    interval = _measure(subject.program, tasks, ForgetfulBail, settings, subject.key)
+    # A mean that is off by two half-widths leaves an interval of this half-width with at most the level's probability.
+    power = 1 - settings.alpha if abs(other - truth) > 2 * interval.half_width else 0.0
+    return [
+        TwinOutcome(
+            "BAIL that forgets every fourth episode",
+            f"regret {other:.2f} instead of {truth:g} ({other / truth - 1:+.1%})",
+            not interval.contains(truth) and power >= 0.99,
+            interval.mean,
+            power,
+        )
+    ]
+
+
+N1 = Claim(
+    id="N1",
+    title="BAIL alone has linear regret: the needle",
+    statement=(
+        "K tasks, uniform prior, H = 2: button k wins iff k is the task, and no expert ever reads the sign. BAIL "
+        "eliminates one task per failure, so Reg_z(T) = T - T(T+1)/(2K) for T <= K; with K >= T it is at least (T-1)/2."
+    ),
+    status="derived",
+    worlds=1,
+    check=check,
+    twins=twins,
+)

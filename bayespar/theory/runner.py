@@ -1,0 +1,139 @@
+"""Check claims on worlds, and say what the whole run shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ..errors import InvalidWorldError
+from ..world import Family
+from .claim import FALSE_ALARM, Claim, Settings, Subject
+from .claims import CLAIMS
+from .verdict import Outcome, TwinOutcome, Verdict
+
+# A claim makes at most this many statistical checks on a world, twins included.
+_CHECKS_PER_CLAIM = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim on one world.
+
+    Attributes:
+        claim: its id.
+        world: its name.
+        outcome: of the check.
+        twins: of the false twins; empty where the claim does not apply.
+        seconds: spent.
+    """
+
+    claim: str
+    world: str
+    outcome: Outcome
+    twins: tuple[TwinOutcome, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole run.
+
+    Attributes:
+        findings: claim by claim, world by world.
+        problems: why the exit status is not 0; empty if it is.
+        profile: "quick" or "full".
+        key: the key of every random choice.
+        seconds: spent.
+    """
+
+    findings: tuple[Finding, ...]
+    problems: tuple[str, ...]
+    profile: str
+    key: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything asked for was shown."""
+        return not self.problems
+
+
+def select_claims(ids: Sequence[str] | None) -> list[Claim]:
+    """Claims by id, all by default.
+
+    Raises:
+        InvalidWorldError: there is no such claim.
+    """
+    for name in ids or ():
+        if name not in CLAIMS:
+            raise InvalidWorldError(f"there is no claim {name!r}; the claims are {', '.join(CLAIMS)}")
+    return [CLAIMS[name] for name in dict.fromkeys(ids or CLAIMS)]
+
+
+def verify(
+    worlds: Mapping[str, Callable[[], object] | Family],
+    claims: Sequence[str] | None = None,
+    *,
+    profile: str = "quick",
+    key: int = 0,
+    shipped: bool = True,
+    progress: Callable[[str, str], None] | None = None,
+) -> Report:
+    """Check every claim on every world.
+
+    Args:
+        worlds: programs or families, by name.
+        claims: ids; all by default.
+        profile: "quick" or "full".
+        key: of every random choice.
+        shipped: whether each claim must also be supported on as many worlds as it needs; False for a user's own.
+        progress: called with (claim, world) when a check is done.
+
+    Raises:
+        InvalidWorldError: no such claim, or a world breaks a contract.
+
+    Source: the design of verdicts is in ``docs/architecture.md``.
+    """
+    selected = select_claims(claims)
+    alpha = FALSE_ALARM / (_CHECKS_PER_CLAIM * len(CLAIMS))
+    settings = Settings(full=profile == "full", alpha=alpha)
+    start = time.perf_counter()
+
+    def run(name: str) -> list[Finding]:
+        subject = Subject(name, worlds[name], key=key)
+        found = []
+        for claim in selected:
+            found.append(_find(claim, subject, settings))
+            if progress is not None:
+                progress(claim.id, name)
+        return found
+
+    # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        by_world = list(pool.map(run, worlds))
+    findings = tuple(found[i] for i in range(len(selected)) for found in by_world)
+    return Report(findings, _problems(findings, selected, shipped), profile, key, time.perf_counter() - start)
+
+
+def _find(claim: Claim, subject: Subject, settings: Settings) -> Finding:
+    start = time.perf_counter()
+    outcome = claim.check(subject, settings)
+    applies = outcome.verdict is not Verdict.NOT_APPLICABLE
+    twins = tuple(claim.twins(subject, settings)) if applies else ()
+    return Finding(claim.id, subject.name, outcome, twins, time.perf_counter() - start)
+
+
+def _problems(findings: Sequence[Finding], claims: Sequence[Claim], shipped: bool) -> tuple[str, ...]:
+    problems = []
+    for f in findings:
+        if f.outcome.verdict in (Verdict.REFUTED, Verdict.INCONCLUSIVE):
+            problems.append(f"{f.claim} is {f.outcome.verdict.value} on {f.world}: {f.outcome.reason}")
+        problems += [f"{f.claim} on {f.world} does not reject its twin: {t.name}" for t in f.twins if not t.rejected]
+    for claim in claims if shipped else ():
+        count = sum(f.claim == claim.id and f.outcome.verdict is Verdict.SUPPORTED for f in findings)
+        if count < claim.worlds:
+            problems.append(f"{claim.id} is supported on {count} of the worlds checked; it needs {claim.worlds}")
+    return tuple(problems)

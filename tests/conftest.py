@@ -1,0 +1,27 @@
+"""Settings of every test: types are checked while the tests run, and hypothesis has one profile."""
+
+import os
+
+import beartype
+import hypothesis
+from jaxtyping import install_import_hook
+
+# A whole number may stand for a float, as everywhere in Python.
+typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+# Before bayespar is first imported: every shape annotation is then checked by beartype at run time.
+install_import_hook("bayespar", "conftest.typechecker")
+
+hypothesis.settings.register_profile(
+    "bayespar",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+)
+hypothesis.settings.load_profile("bayespar")
+
+
+def pytest_configure(config):
+    # beartype checks a random item of each list, also while hypothesis draws; it changes no draw.
+    config.addinivalue_line("filterwarnings", "ignore::hypothesis.errors.HypothesisDeprecationWarning")

@@ -51,7 +51,8 @@ def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
             f"site '{name}' is {type(fn).__name__}, which is not finite and discrete, so it cannot be "
             "enumerated; use a finite distribution (Categorical, Bernoulli, DiscreteUniform, ...)"
         )
-    values = np.asarray(fn.enumerate_support(expand=False))
+    with jax.ensure_compile_time_eval():  # a support is concrete even where probabilities are traced
+        values = np.asarray(fn.enumerate_support(expand=False))
     if len(values) == 0:
         raise InvalidProgramError(f"site '{name}' has no value at all; give its distribution at least one")
     batch = fn.batch_shape

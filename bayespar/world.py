@@ -201,6 +201,8 @@ class World(eqx.Module):
 class Family(eqx.Module):
     """All tasks stacked, with their prior. See the table at the top of this module for the canonical layout.
 
+    Every array has the precision of the least precise of the prior and the kernels: float32 or float64.
+
     Attributes:
         task_prior: P_Z, [Z]; zeros are allowed and such tasks count nowhere.
         initial: rho_z, [Z or 1, S].
@@ -323,11 +325,12 @@ class Family(eqx.Module):
         check_axis("instruction_prior", instruction_prior, 0, W, "the number of instructions (the last axis of reward)")
         check_rows("instruction_prior", instruction_prior)
 
-        kernels = (prior, initial, transition, emission, reward)
+        kernels = (prior, initial, transition, emission)
         dtype = _common_dtype(kernels)
-        self.task_prior, self.initial, self.transition, self.emission, self.reward = jax.tree.map(
+        self.task_prior, self.initial, self.transition, self.emission = jax.tree.map(
             lambda a: _cast(a, dtype), kernels
         )
+        self.reward = _cast(reward, dtype)
         self.instruction_prior = _cast(instruction_prior, dtype)
         self.tasks = check_names("tasks", tasks if tasks is not None else [f"task {i}" for i in range(Z)], Z)
         self.states = check_names("states", states if states is not None else [f"state {i}" for i in range(S)], S)
@@ -440,9 +443,9 @@ def _expand(transition: Any, axes: int) -> Any:
 
 
 def _common_dtype(tree: Any) -> np.dtype:
-    """float64 if any float leaf is, else float32; under a trace, what the trace can hold."""
+    """The precision of the least precise float leaf; under a trace, what the trace can hold."""
     leaves = [a.dtype for a in jax.tree.leaves(tree) if jax.numpy.issubdtype(a.dtype, np.floating)]
-    dtype = np.dtype(np.float64) if any(d == np.float64 for d in leaves) else np.dtype(np.float32)
+    dtype = np.dtype(np.float64) if all(d == np.float64 for d in leaves) else np.dtype(np.float32)
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype)) if is_traced(tree) else dtype
 
 
@@ -502,23 +505,24 @@ def _enumerate_kernel(
         return kernel_cache[-1][key]
     index = {label: i for i, label in enumerate(outcomes)}
     shape = tuple(len(labels[kind] or ()) for kind in inputs)
-    rows = []
+    rows: list[Any] = []
     for place in np.ndindex(*shape):
         arguments = [(labels[kind] or ())[i] for kind, i in zip(inputs, place, strict=True)][::-1]
         row: list[Any] = [0.0] * len(outcomes)
         for leaf in enumerate_leaves(lambda a=arguments: fn(*a)):
             outcome = _outcome(leaf, index, name, arguments, what)
             row[outcome] = row[outcome] + leaf.weight
-        rows.append(jax.numpy.stack([jax.numpy.asarray(p) for p in row]) if is_traced(row) else _row(row))
-    kernel = jax.numpy.stack(rows) if is_traced(rows) else np.stack(rows)
-    kernel = kernel.reshape(*shape, len(outcomes))
+        rows += row
+    kernel = _weights(rows).reshape(*shape, len(outcomes))
     if kernel_cache and not is_traced(kernel):
         kernel_cache[-1][key] = kernel
     return kernel
 
 
-def _row(weights: Sequence[Any]) -> np.ndarray:
+def _weights(weights: Sequence[Any]) -> Array:
     """Weights as an array, in the precision of those that have one (a Python number has none)."""
+    if is_traced(weights):
+        return jax.numpy.stack([jax.numpy.asarray(w) for w in weights])
     dtypes = [w.dtype for w in weights if isinstance(w, np.generic)]
     return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
 

@@ -87,7 +87,8 @@ def prefix_log_evidence(family: Family, observations: Any, subgoals: Any) -> Flo
 def filter_start(family: Family, observation: Index) -> Filter:
     """The filter after o_1.
 
-    Usable inside jit, scan and vmap, where indices out of range are the caller's to avoid.
+    Usable inside jit, scan and vmap, where indices out of range are the caller's to avoid, and where a traced
+    kernel's probabilities below the smallest normal number count as 0 (XLA flushes them).
 
     Raises:
         InvalidPromptError: a concrete index is out of range.
@@ -202,11 +203,11 @@ class Arithmetic(NamedTuple):
 
 def choose_arithmetic(family: Family) -> Arithmetic | None:
     """The fastest arithmetic proved not to lose a positive probability; None means log space."""
-    sparse = isinstance(family.transition, Sparse)
-    transition = family.transition.probabilities if sparse else family.transition
+    kernel = family.transition
+    transition = np.asarray(kernel.probabilities if isinstance(kernel, Sparse) else kernel)
     p_i, p_t, p_e = (_smallest_positive(a) for a in (family.initial, transition, family.emission))
     start, c = p_i + p_e, p_t + p_e
-    all_positive = not sparse and bool((transition > 0).all())
+    all_positive = not isinstance(kernel, Sparse) and bool((transition > 0).all())
     S, H = family.num_states, family.horizon
     for dtype in dict.fromkeys((family.dtype, np.dtype(np.float64))):
         info = np.finfo(dtype)

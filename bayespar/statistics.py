@@ -15,7 +15,7 @@ def log_sum_exp(logs: Float[np.ndarray, "*batch Z"]) -> Float[np.ndarray, "*batc
     top = logs.max(axis=-1, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):
-        return np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0]
+        return np.asarray(np.log(np.exp(logs - top).sum(axis=-1)) + top[..., 0])
 
 
 def log_normalise(logs: Float[np.ndarray, "*batch Z"]) -> Float[np.ndarray, "*batch Z"]:
@@ -30,14 +30,16 @@ def log_normalise(logs: Float[np.ndarray, "*batch Z"]) -> Float[np.ndarray, "*ba
     return logs - total[..., None]
 
 
-def kl_divergence(p: Float[np.ndarray, "*batch G"], q: Float[np.ndarray, "*batch G"]) -> Float[np.ndarray, "*batch"]:
+def kl_divergence(p: Float[np.ndarray, "*#batch G"], q: Float[np.ndarray, "*#batch G"]) -> Float[np.ndarray, "*batch"]:
     """KL(p || q), nats, over the last axis; infinite where q is 0 and p is not."""
-    return rel_entr(p, q).sum(axis=-1)
+    return np.asarray(rel_entr(p, q).sum(axis=-1))
 
 
-def total_variation(p: Float[np.ndarray, "*batch G"], q: Float[np.ndarray, "*batch G"]) -> Float[np.ndarray, "*batch"]:
+def total_variation(
+    p: Float[np.ndarray, "*#batch G"], q: Float[np.ndarray, "*#batch G"]
+) -> Float[np.ndarray, "*batch"]:
     """sum |p - q| / 2 over the last axis."""
-    return np.abs(np.asarray(p) - np.asarray(q)).sum(axis=-1) / 2
+    return np.asarray(np.abs(p - q).sum(axis=-1) / 2)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ def float_array(name: str, value: Any) -> Array:
         raise InvalidWorldError(f"{name}: {error}; give a rectangular array of real numbers") from None
 
 
-def check_ndim(name: str, array: Array, allowed: Sequence[int], layout: str) -> None:
+def check_ndim(name: str, array: Any, allowed: Sequence[int], layout: str) -> None:
     """Raise unless ``array.ndim`` is one of ``allowed``; ``layout`` is the cure, e.g. ``[Z, S] or [S]``."""
     if array.ndim not in allowed:
         raise InvalidWorldError(f"{name} has shape {list(array.shape)}; it must be {layout}")
 
 
-def check_axis(name: str, array: Array, axis: int, size: int | Iterable[int], meaning: str) -> None:
+def check_axis(name: str, array: Any, axis: int, size: int | Iterable[int], meaning: str) -> None:
     """Raise unless axis ``axis`` of ``array`` has one of the sizes ``size``."""
     sizes = (size,) if isinstance(size, int) else tuple(size)
     if array.shape[axis] not in sizes:

@@ -327,9 +327,7 @@ class Family(eqx.Module):
 
         kernels = (prior, initial, transition, emission)
         dtype = _common_dtype(kernels)
-        self.task_prior, self.initial, self.transition, self.emission = jax.tree.map(
-            lambda a: _cast(a, dtype), kernels
-        )
+        self.task_prior, self.initial, self.transition, self.emission = jax.tree.map(lambda a: _cast(a, dtype), kernels)
         self.reward = _cast(reward, dtype)
         self.instruction_prior = _cast(instruction_prior, dtype)
         self.tasks = check_names("tasks", tasks if tasks is not None else [f"task {i}" for i in range(Z)], Z)

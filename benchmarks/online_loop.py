@@ -19,9 +19,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bayespar.models.random_world import random_world
 
 import bayespar as bp
+from bayespar.models.random_world import random_world
 from bayespar.planning.expert import Experts
 
 

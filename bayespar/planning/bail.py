@@ -68,7 +68,7 @@ def expert_actions(family: Family, experts: Experts, prompt: Prompt) -> Array:
         return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
 
 
-def expert_table(histories: Histories, experts: Experts) -> list[Int[np.ndarray, "n W Z"]]:
+def expert_table(histories: Histories, experts: Experts) -> list[Int[np.ndarray, "_ W Z"]]:
     """pi*_z(tau, w) of every task at every history that has a decision, layer by layer; arbitrary where impossible."""
     family = histories.family
     layers = histories.layers[: family.horizon - 1]
@@ -95,8 +95,8 @@ def bail_table(
     experts: Experts,
     weights: Float[np.ndarray, " Z"] | None = None,
     *,
-    actions: list[Int[np.ndarray, "n W Z"]] | None = None,
-) -> list[Float[np.ndarray, "n W G"]]:
+    actions: list[Int[np.ndarray, "_ W Z"]] | None = None,
+) -> list[Float[np.ndarray, "_ W G"]]:
     """BAIL at every history that has a decision, layer by layer.
 
     Args:

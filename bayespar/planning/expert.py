@@ -279,7 +279,7 @@ def _solve_histories(family: Family, max_bytes: int) -> HistoryExperts:
     )
 
 
-def history_values(family: Family, graph: BeliefGraph) -> list[Float[np.ndarray, "M G W"]]:
+def history_values(family: Family, graph: BeliefGraph) -> list[Float[np.ndarray, "_ G W"]]:
     """Q of every node of ``graph`` (which has H-1 layers), layer by layer."""
     H, G, W = family.horizon, family.num_subgoals, family.num_instructions
     reward = np.asarray(family.reward, np.float64)

@@ -44,7 +44,7 @@ def policy_value(
     return table_value(histories, policy_table(histories, policy, key=key))
 
 
-def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Float[np.ndarray, "n W G"]]:
+def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Float[np.ndarray, "_ W G"]]:
     """The subgoal probabilities of a policy at every history that has a decision, layer by layer.
 
     Raises:
@@ -83,7 +83,7 @@ def _step_all(planner: Planner, state: Any, observation: Any, subgoal: Any, h: A
     return jax.lax.map(step, (state, observation, subgoal), batch_size=_STEP_BLOCK)
 
 
-def table_value(histories: Histories, table: list[Float[np.ndarray, "n W G"]]) -> Float[np.ndarray, "Z W"]:
+def table_value(histories: Histories, table: list[Float[np.ndarray, "_ W G"]]) -> Float[np.ndarray, "Z W"]:
     """J_z of a tabulated policy, [Z, W]."""
     family = histories.family
     reward = np.asarray(family.reward, np.float64)
@@ -93,7 +93,7 @@ def table_value(histories: Histories, table: list[Float[np.ndarray, "n W G"]]) -
     return value
 
 
-def reach_weights(histories: Histories, table: list[Float[np.ndarray, "n W G"]]) -> list[Float[np.ndarray, "n W"]]:
+def reach_weights(histories: Histories, table: list[Float[np.ndarray, "_ W G"]]) -> list[Float[np.ndarray, "_ W"]]:
     """The realisation weights of a tabulated policy: the product of its probabilities along every history."""
     reach = [np.ones((len(histories.layers[0].parent), histories.family.num_instructions))]
     for h, layer in enumerate(histories.layers[1:]):

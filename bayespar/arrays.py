@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 Array = np.ndarray | jax.Array
 
 
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf of ``trees`` is being traced by a JAX transformation."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def precision_of(*trees: Any) -> Iterator[None]:
     """Work in float64 if any concrete leaf of ``trees`` is float64; under a caller's trace, follow the trace."""
     leaves = jax.tree.leaves(trees)
     double = any(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
-    if double and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if double and not any(isinstance(leaf, Tracer) for leaf in leaves):
         with jax.enable_x64(True):
             yield
     else:
@@ -42,7 +43,7 @@ def as_float_array(value: Any) -> Array:
     Raises:
         TypeError: ``value`` is not an array of real numbers.
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return value
     if isinstance(value, (list, tuple)) and is_traced(value):
         return jax.numpy.asarray(value)

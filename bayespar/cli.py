@@ -178,9 +178,9 @@ def _bars(title: str, names: Sequence[str], probabilities: np.ndarray, most: int
     table = Table(box=None, title=title, title_justify="left", show_header=False)
     order = np.argsort(-probabilities, kind="stable")
     for i in order[:most]:
-        table.add_row(names[i], f"{probabilities[i]:.4f}", "█" * round(30 * probabilities[i]))
+        table.add_row(names[int(i)], f"{probabilities[i]:.4f}", "█" * round(30 * float(probabilities[i])))
     if len(order) > most:
-        rest = probabilities[order[most:]].sum()
+        rest = float(probabilities[order[most:]].sum())
         table.add_row(f"{len(order) - most} more", f"{rest:.4f}", "█" * round(30 * rest), style="dim")
     return table
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .arrays import Array, is_traced
-from .world import Family
+from .world import Family, Sparse
 
 
 class Filter(eqx.Module):
@@ -91,7 +91,8 @@ def path_probability_fits(family: Family) -> bool:
     """Whether the least probable possible path of an episode, H emissions included, is a normal number."""
     if is_traced(family):
         return False
-    transition = family.transition if eqx.is_array_like(family.transition) else family.transition.probabilities
+    kernel = family.transition
+    transition = kernel.probabilities if isinstance(kernel, Sparse) else kernel
 
     def least(a: Array) -> float:
         a = np.asarray(a, np.float64)

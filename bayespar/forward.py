@@ -204,7 +204,7 @@ def probability_block(
     return jnp.concatenate([whole, out[-1, blocks * block - tasks :]])
 
 
-def _rows(array: jax.Array, index: Int[Array, " slots"]) -> Array:
+def _rows(array: Any, index: Int[Array, " slots"]) -> Array:
     """``array[:, index]``; the plan keeps indices in bounds, so the hottest loop need not clamp them."""
     return array.at[:, index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Int
 
 from .arrays import Array, is_traced
@@ -254,7 +254,7 @@ def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Ar
 
 
 def _indices(name: str, value: Any, ndim: int) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         array: Any = value
     else:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import pkgutil
 import sys
@@ -124,9 +125,8 @@ def as_stacked(world: World) -> Family:
 
 def available_models() -> list[str]:
     """The names of the shipped worlds."""
-    from . import models
-
-    return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_"))
+    path = importlib.import_module("bayespar.models").__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
 
 
 def load_model(name: str | Path) -> Program:
@@ -182,7 +182,7 @@ def _task_name(leaf: Leaf) -> str:
     return ", ".join(parts) or "the task"
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _stack(arrays: Sequence[Any]) -> np.ndarray:
     """Arrays stacked on a new task axis, of size 1 if all are equal."""
     shared = all(a is arrays[0] or np.array_equal(a, arrays[0]) for a in arrays[1:])
     return np.asarray(arrays[0])[None] if shared else np.stack(arrays)

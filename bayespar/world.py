@@ -473,9 +473,7 @@ def _names(given: Sequence[Any] | int | None) -> Sequence[Any] | None:
 def _labels(given: Sequence[Any] | int | None) -> tuple[Any, ...] | None:
     if given is None:
         return None
-    if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
-        return tuple(range(int(given)))
-    return tuple(given)
+    return tuple(range(int(given))) if isinstance(given, (int, np.integer)) else tuple(given)
 
 
 # Sub-programs that do not close over a task are the same object under every task; while a program is being

@@ -48,7 +48,7 @@ def contains(draws: np.ndarray, value: float, low: float, high: float) -> bool:
 
 
 def test_needle_meets_its_closed_form():
-    K, seeds = 16, 4096
+    K, seeds = 16, 2048
     family = family_of("needle", tasks=K)
     curves = bp.simulate_regret(family, 3, episodes=2 * K, seeds=seeds, key=1)
     assert curves.regret.shape == curves.true_task.shape == curves.explored.shape == (seeds, 2 * K)
@@ -57,7 +57,7 @@ def test_needle_meets_its_closed_form():
         interval = curves.interval(T, alpha=ALPHA)
         assert interval.contains(expected)
         assert interval.count == seeds
-        assert T == 1 or interval.half_width <= 0.06 * expected
+        assert T == 1 or interval.half_width <= 0.08 * expected
     # What is lost in an episode is what the Planner gives to the wrong buttons, and each failure rules out one.
     assert curves.regret[:, 0] == pytest.approx(1 - 1 / K)
     assert curves.true_task[:, 0] == pytest.approx(1 / K)

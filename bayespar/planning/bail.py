@@ -115,7 +115,7 @@ def bail_table(
         total = joint.sum(axis=1, keepdims=True)
         task = joint / np.where(total > 0, total, 1)
         rows = np.zeros((*chosen.shape[:2], family.num_subgoals))
-        n, w, _ = np.indices(chosen.shape, sparse=True)
+        n, w = np.arange(chosen.shape[0])[:, None, None], np.arange(chosen.shape[1])[:, None]
         np.add.at(rows, (n, w, chosen), np.broadcast_to(task[:, None], chosen.shape))
         rows[total[:, 0] == 0] = 1 / family.num_subgoals
         table.append(rows)

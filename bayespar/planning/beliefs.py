@@ -23,14 +23,14 @@ class Layer:
     Attributes:
         task: the task of each node, [M].
         belief: P_z(s | tau), [M, S].
-        probability: P_z(o' | tau, g), [M, G, O]; None in the last layer.
-        child: index of the node in the next layer, or -1 where the probability is 0, [M, G, O]; None as above.
+        probability: P_z(o' | tau, g), [M, G, O]; in the last layer, [0, G, O].
+        child: index of the node in the next layer, or -1 where the probability is 0, shaped likewise.
     """
 
     task: Int[np.ndarray, " M"]
     belief: Float[np.ndarray, "M S"]
-    probability: Float[np.ndarray, "M G O"] | None
-    child: Int[np.ndarray, "M G O"] | None
+    probability: Float[np.ndarray, "inner G O"]
+    child: Int[np.ndarray, "inner G O"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def belief_graph(family: Family, depth: int, *, max_bytes: int = DEFAULT_MAX_BYT
     for h in range(depth):
         task, belief = np.concatenate(tasks), np.concatenate(beliefs)
         if h == depth - 1:
-            layers.append(Layer(task, belief, None, None))
+            layers.append(Layer(task, belief, np.zeros((0, G, O)), np.zeros((0, G, O), np.int32)))
             break
         step = min(h, kernel.shape[1] - 1)
         predicted = len(task) * G * O * 12

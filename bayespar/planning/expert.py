@@ -7,7 +7,7 @@ history besides the belief; all of them are pure functions of arrays, so they ru
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -259,12 +259,9 @@ def _solve_histories(family: Family, max_bytes: int) -> HistoryExperts:
     sizes = [len(layer.task) for layer in graph.layers]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     last = int(offsets[-1])
-    children = [
-        np.where(layer.child < 0, last, layer.child + offsets[h + 1])
-        for h, layer in enumerate(graph.layers)
-        if layer.child is not None
-    ]
-    child = np.concatenate(children) if children else np.zeros((0, G, family.num_observations), np.int32)
+    child = np.concatenate(
+        [np.where(layer.child < 0, last, layer.child + offsets[h + 1]) for h, layer in enumerate(graph.layers)]
+    )
     table = np.concatenate([*tables, np.zeros((1, G, W))])
     best = np.append(tables[0].max(axis=1), np.zeros((1, W)), axis=0) if H > 1 else np.zeros((last + 1, W))
     root = np.where(graph.root < 0, sizes[0], graph.root)
@@ -316,7 +313,7 @@ def _last_q(family: Family, graph: BeliefGraph) -> Float[np.ndarray, "M G W"]:
     return table
 
 
-def _solve_alpha(family: Family, method: str, max_vectors: int) -> AlphaExperts:
+def _solve_alpha(family: Family, method: Literal["exact", "points"], max_vectors: int) -> AlphaExperts:
     Z, S, H, W = family.num_tasks, family.num_states, family.horizon, family.num_instructions
     initial = np.broadcast_to(np.asarray(family.initial, np.float64), (Z, S))
     kernel = np.asarray(family.dense_transition(), np.float64)

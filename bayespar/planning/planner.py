@@ -188,10 +188,12 @@ def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
     """
     if isinstance(planner, Planner):
         return planner
-    if isinstance(planner, tuple) and len(planner) in (2, 3) and all(callable(f) for f in planner):
-        return FunctionPlanner(*planner)
-    if callable(getattr(planner, "init", None)) and callable(getattr(planner, "step", None)):
-        return FunctionPlanner(planner.init, planner.step, getattr(planner, "observe", None))
+    functions: Any = planner
+    if not isinstance(planner, tuple):
+        functions = tuple(getattr(planner, name, None) for name in ("init", "step", "observe"))
+        functions = functions if functions[2] is not None else functions[:2]
+    if len(functions) in (2, 3) and all(callable(f) for f in functions):
+        return FunctionPlanner(*functions)
     if callable(planner):
         return PromptPlanner(planner, family.num_subgoals, family.horizon, episodes)
     raise InvalidPlannerError(

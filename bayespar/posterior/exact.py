@@ -37,7 +37,7 @@ def posterior(family_or_program: Family | Program, prompt: Prompt, method: str |
         raise InvalidPromptError(f'method = {method!r}; a finite program has the method "exact"')
     family = as_family(family_or_program)
     prompt.check(family)
-    episodes = _episodes(family, prompt)
+    episodes = np.asarray(_episodes(family, prompt))
     log_joint = _log_prior(family) + episodes.sum(axis=1, dtype=np.float64) + _current(family, prompt)
     total = log_sum_exp(log_joint)
     if total == -np.inf:

@@ -21,16 +21,8 @@ _STYLES = {
 def verdict_table(report: Report) -> RenderableType:
     """One row a claim and world; what does not apply is listed below, with its reason, then the problems."""
     table = Table(title=f"Verdicts ({report.profile} profile, key {report.key})", title_justify="left")
-    for name, justify in (
-        ("claim", "left"),
-        ("world", "left"),
-        ("verdict", "left"),
-        ("measured", "right"),
-        ("predicted", "right"),
-        ("tightness", "right"),
-        ("twins rejected", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)
+    for name in ("claim", "world", "verdict", "measured", "predicted", "tightness", "twins rejected"):
+        table.add_column(name, justify="left" if name in ("claim", "world", "verdict") else "right", no_wrap=True)
     skipped: dict[tuple[str, str], list[str]] = {}
     last = None
     for f in report.findings:

@@ -32,10 +32,10 @@ class Environment(eqx.Module):
     instructions: Float[Array, " W"]
 
     def __init__(self, family: Family):
-        sparse = isinstance(family.transition, Sparse)
+        kernel = family.transition
         self.initial = np.cumsum(family.initial, axis=-1)
-        self.transition = np.cumsum(family.transition.probabilities if sparse else family.transition, axis=-1)
-        self.next_states = family.transition.next_states if sparse else None
+        self.transition = np.cumsum(kernel.probabilities if isinstance(kernel, Sparse) else kernel, axis=-1)
+        self.next_states = kernel.next_states if isinstance(kernel, Sparse) else None
         self.emission = np.cumsum(family.emission, axis=-1)
         self.instructions = np.cumsum(family.instruction_prior)
 

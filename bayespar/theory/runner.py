@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..errors import InvalidWorldError
+from ..program import Program
 from ..world import Family
 from .claim import FALSE_ALARM, Claim, Settings, Subject
 from .claims import CLAIMS
@@ -74,7 +75,7 @@ def select_claims(ids: Sequence[str] | None) -> list[Claim]:
 
 
 def verify(
-    worlds: Mapping[str, Callable[[], object] | Family],
+    worlds: Mapping[str, Family | Program],
     claims: Sequence[str] | None = None,
     *,
     profile: str = "quick",

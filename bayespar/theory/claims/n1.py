@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from ...planning.bail import BailPlanner, BailState
-from ...planning.expert import Experts, solve_experts
+from ...planning.expert import solve_experts
 from ...planning.planner import Episode
-from ...program import Program, enumerate_program
+from ...program import enumerate_program
 from ...simulate.regret import simulate_regret
 from ...statistics import Interval
-from ...world import Family
 from ..claim import Claim, Settings, Subject
 from ..closed_forms import forgetful_needle_regret, needle_regret
 from ..verdict import Outcome, TwinOutcome, Verdict, closed_form, not_applicable
@@ -48,15 +46,13 @@ class ForgetfulBail(BailPlanner):
         return BailState(log_weights, kept.forward, kept.memory), t + 1
 
 
-def _measure(
-    program: Program, tasks: int, planner: Callable[[Family, Experts], BailPlanner], settings: Settings, key: int
-) -> Interval:
+def _measure(subject: Subject, tasks: int, planner: type[BailPlanner], settings: Settings) -> Interval:
     """Regret of T = K episodes from the task in the middle; every task has the same, by symmetry."""
+    program: Any = subject.program
     family = enumerate_program(functools.partial(program, tasks=tasks))
     experts = solve_experts(family)
-    curves = simulate_regret(
-        family, tasks // 2, planner(family, experts), 0.0, tasks, SEEDS, key=key + tasks, experts=experts
-    )
+    acting = planner(family, experts)
+    curves = simulate_regret(family, tasks // 2, acting, 0.0, tasks, SEEDS, key=subject.key + tasks, experts=experts)
     return curves.interval(alpha=settings.alpha)
 
 
@@ -70,7 +66,7 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     worst: Outcome | None = None
     parts = []
     for tasks in FULL_SIZES if settings.full else SIZES:
-        interval = _measure(subject.program, tasks, BailPlanner, settings, subject.key)
+        interval = _measure(subject, tasks, BailPlanner, settings)
         predicted = needle_regret(tasks, tasks)
         outcome = closed_form(interval, predicted, "")
         parts.append(f"K = {tasks}: {interval.mean:.2f} for {predicted:g}")
@@ -86,7 +82,7 @@ def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
     tasks = SIZES[-1]
     remembers = [t % FORGETS_EVERY != FORGETS_EVERY - 1 for t in range(tasks)]
     truth, other = needle_regret(tasks, tasks), forgetful_needle_regret(tasks, tasks, remembers)
-    interval = _measure(subject.program, tasks, ForgetfulBail, settings, subject.key)
+    interval = _measure(subject, tasks, ForgetfulBail, settings)
     # A mean that is off by two half-widths leaves an interval of this half-width with at most the level's probability.
     power = 1 - settings.alpha if abs(other - truth) > 2 * interval.half_width else 0.0
     return [

@@ -33,23 +33,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from .arrays import Array, is_traced, precision_of
-from .errors import InvalidPromptError
-from .forward import (
-    Filter as Filter,
-    log_advance,
-    log_condition,
-    log_space_block,
-    log_space_prefixes,
-    probability_block,
-    safe_log,
-)
+from .forward import log_kernels, log_space_block, log_space_prefixes, probability_block
 from .history import check_episodes
 from .world import Family, Sparse
-
-Index = int | np.integer | Int[Array, ""]
 
 BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
 BLOCK_ENTRIES = 2**17  # entries of a block's forward vectors that are to stay in a core's cache
@@ -84,90 +73,11 @@ def prefix_log_evidence(family: Family, observations: Any, subgoals: Any) -> Flo
     return _evidence(family, observations, subgoals, prefix=True)
 
 
-def filter_start(family: Family, observation: Index) -> Filter:
-    """The filter after o_1.
-
-    Usable inside jit, scan and vmap, where indices out of range are the caller's to avoid, and where a traced
-    kernel's probabilities below the smallest normal number count as 0 (XLA flushes them).
-
-    Raises:
-        InvalidPromptError: a concrete index is out of range.
-    """
-    _check_index("observation", observation, 0, family.num_observations)
-    with precision_of(family, observation):
-        initial = jnp.asarray(safe_log(family.initial))
-        initial = jnp.broadcast_to(initial, (family.num_tasks, family.num_states))
-        state = log_condition(jnp.zeros_like(initial[:, 0]), initial, _log_at(family.emission, observation, -1))
-    return _settled(state)
-
-
-def filter_step(
-    family: Family,
-    state: Filter,
-    h: Index,
-    subgoal: Index,
-    observation: Index,
-) -> Filter:
-    """The filter after (g_h, o_{h+1}); work and memory do not depend on h.
-
-    Args:
-        family: the worlds.
-        state: the filter after o_h.
-        h: 1..H-1, observations seen before this step.
-        subgoal: g_h.
-        observation: o_{h+1}.
-
-    Raises:
-        InvalidPromptError: a concrete index is out of range.
-    """
-    _check_index("h", h, 1, family.horizon)
-    _check_index("subgoal", subgoal, 0, family.num_subgoals)
-    _check_index("observation", observation, 0, family.num_observations)
-    with precision_of(family, state, h, subgoal, observation):
-        row = (h - 1 if family.transition.shape[1] > 1 else 0, subgoal)
-        if isinstance(family.transition, Sparse):
-            states = _at(family.transition.next_states, row, 1)
-            kernel: Any = _log_sparse(family.transition, states, _log_at(family.transition.probabilities, row, 1))
-        else:
-            kernel = _log_at(family.transition, row, 1)
-        state = log_advance(state, kernel, _log_at(family.emission, observation, -1))
-    return _settled(state)
-
-
-def _at(array: Array, index: Any, axis: int) -> Array:
-    """``array`` at one place of an axis, or of neighbouring axes from ``axis`` on."""
-    index = index if isinstance(index, tuple) else (index,)
-    if is_traced(index):
-        array = jnp.asarray(array)
-    return array[(..., *index)] if axis == -1 else array[(slice(None),) * axis + index]
-
-
-def _log_at(array: Array, index: Any, axis: int) -> Array:
-    """log of :func:`_at`. Where only the index is traced, the logarithms are taken once, outside the program."""
-    if is_traced(index) and not is_traced(array):
-        return _at(safe_log(array), index, axis)
-    return safe_log(_at(array, index, axis))
-
-
-def _log_sparse(like: Sparse, next_states: Array, log_probabilities: Array) -> Sparse:
-    """A Sparse that holds log probabilities (which its own constructor would refuse under another shape)."""
-    return jax.tree.unflatten(jax.tree.structure(like), [next_states, log_probabilities])
-
-
-def _settled(state: Filter) -> Filter:
-    return state if is_traced(state) else jax.tree.map(np.asarray, state)
-
-
-def _check_index(name: str, index: Any, low: int, size: int) -> None:
-    if not is_traced(index) and not low <= int(index) < size:
-        raise InvalidPromptError(f"{name} = {int(index)}, but it runs from {low} to {size - 1}")
-
-
 def _evidence(family: Family, observations: Any, subgoals: Any, prefix: bool) -> Array:
     observations, subgoals = check_episodes(family, observations, subgoals)
     if is_traced(family, observations, subgoals):
         out = log_space_prefixes(
-            family.num_tasks, *_log_kernels(family), jnp.asarray(observations), jnp.asarray(subgoals)
+            family.num_tasks, *log_kernels(family), jnp.asarray(observations), jnp.asarray(subgoals)
         )
         return out if prefix else out[:, :, -1]
     # Concrete arrays inside someone's jit: work here and now, rather than in their program.
@@ -176,17 +86,6 @@ def _evidence(family: Family, observations: Any, subgoals: Any, prefix: bool) ->
         if arithmetic is None:
             return _by_logarithms(family, observations, subgoals, prefix)
         return _by_probabilities(family, observations, subgoals, prefix, arithmetic)
-
-
-def _log_kernels(family: Family) -> tuple[Array, Any, Array]:
-    transition = family.transition
-    if isinstance(transition, Sparse):
-        log_transition: Any = _log_sparse(
-            transition, jnp.asarray(transition.next_states), jnp.asarray(safe_log(transition.probabilities))
-        )
-    else:
-        log_transition = jnp.asarray(safe_log(transition))
-    return jnp.asarray(safe_log(family.initial)), log_transition, jnp.asarray(safe_log(family.emission))
 
 
 class Arithmetic(NamedTuple):
@@ -231,7 +130,7 @@ def _by_logarithms(family: Family, observations: np.ndarray, subgoals: np.ndarra
     exact = family.astype(np.float64)
     out = _result(family, len(observations), prefix)
     with precision_of(exact):
-        kernels = _log_kernels(exact)
+        kernels = log_kernels(exact)
         for rows in _blocks(len(observations), BLOCK_EPISODES):
             o, g = observations[rows], subgoals[rows]
             padding = ((0, (1 << (len(o) - 1).bit_length()) - len(o)), (0, 0))

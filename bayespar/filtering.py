@@ -11,39 +11,50 @@ import numpy as np
 from jaxtyping import Float
 
 from .arrays import Array, is_traced
+from .evidence import DENSE_STATES, choose_arithmetic
+from .forward import log_predict, log_sum, safe_log
 from .world import Family, Sparse
 
 
 class Filter(eqx.Module):
-    """Forward weights alpha[s, z] = P_z(o_{1:h}, s_h = s || g_{1:h-1}), streamed.
+    """Forward weights alpha[s, z] = P_z(o_{1:h}, s_h = s || g_{1:h-1}), streamed; logarithms of them in log space.
 
     A step costs the same however long the history is. Weights are kept unnormalised in probability space where the
-    family's smallest path probability shows that nothing can underflow within an episode, else in log space; either
-    way no positive weight is ever lost, so a step agrees with :func:`bayespar.log_evidence`.
+    family's smallest path probability shows that nothing can underflow within an episode (the rule is in
+    ``evidence.py``), else in log space; either way no positive weight is ever lost, so that a step agrees with
+    :func:`bayespar.prefix_log_evidence`.
 
     Kernels are laid out with the subgoal first and the task last, so that a step reads one contiguous block and its
-    sums run over tasks side by side.
+    sums run over tasks side by side. Sparse ones with many states stay sparse.
 
     Source: theory.md, section 1 (causal likelihood).
     """
 
     initial: Float[Array, "S Z"]
-    transition: Float[Array, "steps G S S2 Zt"]
-    emission: Float[Array, "O S Z"]
+    transition: Any  # [steps, G, S, S', Z or 1], or a Sparse [steps, G, S, K, Z or 1]
+    emission: Float[Array, "O S Ze"]
     log_space: bool = eqx.field(static=True)
 
     def __init__(self, family: Family):
-        Z = family.num_tasks
         xp: Any = jnp if is_traced(family) else np
-        self.log_space = not path_probability_fits(family)
-        initial, emission = family.initial.T, xp.transpose(family.emission, (2, 1, 0))
-        initial = xp.broadcast_to(initial, (family.num_states, Z))
-        transition = xp.moveaxis(family.dense_transition(), 0, -1)
-        if self.log_space:
-            with np.errstate(divide="ignore"):
-                initial, transition, emission = xp.log(initial), xp.log(transition), xp.log(emission)
-        self.initial, self.emission = initial, emission
-        self.transition = xp.ascontiguousarray(transition) if xp is np else transition
+        arithmetic = None if is_traced(family) else choose_arithmetic(family)
+        self.log_space = arithmetic is None or arithmetic.scaled or arithmetic.dtype != family.dtype
+        log = safe_log if self.log_space else lambda a: a
+
+        def last(a: Array) -> Array:
+            a = xp.moveaxis(a, 0, -1)
+            return xp.ascontiguousarray(a) if xp is np else a
+
+        kernel = family.transition
+        if isinstance(kernel, Sparse) and family.num_states <= DENSE_STATES * kernel.shape[-1]:
+            kernel = kernel.dense(family.num_states)
+        self.initial = log(xp.broadcast_to(family.initial.T, (family.num_states, family.num_tasks)))
+        self.emission = log(xp.transpose(family.emission, (2, 1, 0)))
+        if isinstance(kernel, Sparse):
+            leaves = [last(kernel.next_states), log(last(kernel.probabilities))]
+            self.transition = jax.tree.unflatten(jax.tree.structure(kernel), leaves)
+        else:
+            self.transition = log(last(kernel))
 
     def start(self, observation: Any) -> Float[Array, "S Z"]:
         """Weights after the first observation."""
@@ -52,20 +63,17 @@ class Filter(eqx.Module):
 
     def advance(self, forward: Any, step: Any, subgoal: Any, observation: Any) -> Float[Array, "S Z"]:
         """Weights after ``subgoal`` at step ``step`` (from 0) and the ``observation`` that followed."""
-        steps, S = self.transition.shape[0], self.initial.shape[0]
-        if steps == 0:
+        if self.transition.shape[0] == 0:
             return forward
-        kernels = jnp.asarray(self.transition)
-        kernel = kernels[0, subgoal] if steps == 1 else kernels[step, subgoal]
-        emitted = jnp.asarray(self.emission)[observation]
+        kernel, emitted = self._kernel(step, subgoal), jnp.asarray(self.emission)[observation]
         if self.log_space:
-            return _log_sum_exp(forward[:, None] + kernel) + emitted
-        # Written out: a sum over S contiguous blocks vectorises over tasks, a batched product does not.
-        return sum(forward[s] * kernel[s] for s in range(S)) * emitted
+            by_task = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), kernel)
+            return log_predict(forward.T, by_task).T + emitted
+        return _move(forward, kernel) * emitted
 
     def log_likelihood(self, forward: Any) -> Float[Array, " Z"]:
         """log L_z(tau), nats; -inf where tau is impossible under z."""
-        return _log_sum_exp(forward) if self.log_space else jnp.log(forward.sum(axis=0))
+        return log_sum(forward, 0) if self.log_space else jnp.log(forward.sum(axis=0))
 
     def weights(self, forward: Any) -> Float[Array, "Z S"]:
         """Weights proportional to P_z(s | tau) for each task; zeros where tau is impossible under z."""
@@ -78,33 +86,27 @@ class Filter(eqx.Module):
         """sum_z P(z | pt) P_z(o' | tau, g): the next observation, given the posterior [Z] over tasks."""
         weights = self.weights(forward)
         total = weights.sum(axis=-1, keepdims=True)
-        belief = weights / jnp.where(total > 0, total, 1) * posterior[:, None]
-        kernel = jnp.asarray(self.transition)[jnp.minimum(step, self.transition.shape[0] - 1), subgoal]
-        emission = jnp.asarray(self.emission)
+        belief = (weights / jnp.where(total > 0, total, 1) * posterior[:, None]).T
+        kernel, emission = self._kernel(step, subgoal), jnp.asarray(self.emission)
         if self.log_space:
-            kernel, emission = jnp.exp(kernel), jnp.exp(emission)
-        moved = (belief.T[:, None] * kernel).sum(axis=0)
-        return (moved * emission).sum(axis=(1, 2))
+            emission = jnp.exp(emission)
+            if isinstance(kernel, Sparse):
+                kernel = eqx.tree_at(lambda k: k.probabilities, kernel, jnp.exp(kernel.probabilities))
+            else:
+                kernel = jnp.exp(kernel)
+        return (_move(belief, kernel) * emission).sum(axis=(1, 2))
+
+    def _kernel(self, step: Any, subgoal: Any) -> Any:
+        step = jnp.minimum(step, self.transition.shape[0] - 1)
+        return jax.tree.map(lambda a: jnp.asarray(a)[step, subgoal], self.transition)
 
 
-def path_probability_fits(family: Family) -> bool:
-    """Whether the least probable possible path of an episode, H emissions included, is a normal number."""
-    if is_traced(family):
-        return False
-    kernel = family.transition
-    transition = kernel.probabilities if isinstance(kernel, Sparse) else kernel
-
-    def least(a: Array) -> float:
-        a = np.asarray(a, np.float64)
-        return float(np.log(a[a > 0].min())) if a.size else 0.0
-
-    H = family.horizon
-    path = least(family.initial) + H * least(family.emission) + (H - 1) * least(transition)
-    return path > float(np.log(np.finfo(family.dtype).tiny)) + 1
-
-
-def _log_sum_exp(logs: Any) -> Any:
-    """log sum exp over the first axis; -inf where every entry is."""
-    top = logs.max(axis=0)
-    top = jnp.where(jnp.isfinite(top), top, 0)
-    return jnp.log(jnp.exp(logs - jax.lax.stop_gradient(top)).sum(axis=0)) + top
+def _move(forward: Any, kernel: Any) -> Float[Array, "S2 Z"]:
+    """sum_s alpha(s, z) P_z(s' | s) for each task, in probability space."""
+    if isinstance(kernel, Sparse):
+        tasks = jnp.arange(forward.shape[1])
+        weights = forward[:, None] * kernel.probabilities
+        states = jnp.broadcast_to(kernel.next_states, weights.shape)
+        return jnp.zeros_like(forward).at[states, tasks].add(weights)
+    # Written out: a sum of S contiguous blocks vectorises over tasks, a batched product does not.
+    return sum((forward[s] * kernel[s] for s in range(1, forward.shape[0])), start=forward[0] * kernel[0])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,22 +17,9 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from .arrays import Array, is_traced
-from .world import Sparse
+from .world import Family, Sparse
 
 LOG_WORKSPACE = 2**22  # entries of the largest temporary of the log-space path
-
-
-class Filter(eqx.Module):
-    """What the forward algorithm knows about the current episode, for every task.
-
-    Attributes:
-        log_evidence: log L_z of everything in the episode, [Z], nats; -inf where impossible.
-        log_belief: log P_z(s_h | o_1..h || g_1..h-1), [Z, S], nats; all -inf where the evidence is impossible.
-            ``log_evidence[:, None] + log_belief`` is the log-space forward vector.
-    """
-
-    log_evidence: Float[Array, " Z"]
-    log_belief: Float[Array, "Z S"]
 
 
 def safe_log(p: Array) -> Array:
@@ -54,11 +40,11 @@ def log_sum(x: Array, axis: int) -> Array:
     return safe_log(jnp.exp(x - jnp.expand_dims(top, axis)).sum(axis)) + top
 
 
-def log_predict(log_belief: Float[Array, "Z S"], log_kernel: Any) -> Float[Array, "Z S"]:
-    """log of sum_s belief(s) P(s' | s), for a log kernel [Z or 1, S, S'] or its Sparse form [Z or 1, S, K]."""
+def log_predict(log_forward: Float[Array, "Z S"], log_kernel: Any) -> Float[Array, "Z S"]:
+    """log of sum_s alpha(s) P(s' | s), for a log kernel [Z or 1, S, S'] or its Sparse form [Z or 1, S, K]."""
     if not isinstance(log_kernel, Sparse):
-        return log_sum(log_belief[:, :, None] + log_kernel, 1)
-    x = log_belief[:, :, None] + log_kernel.probabilities
+        return log_sum(log_forward[:, :, None] + log_kernel, 1)
+    x = log_forward[:, :, None] + log_kernel.probabilities
     return jax.vmap(_log_scatter)(x, jnp.broadcast_to(log_kernel.next_states, x.shape))
 
 
@@ -74,20 +60,16 @@ def _finite_or_zero(x: Array) -> Array:
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
-@jax.jit
-def log_condition(
-    log_evidence: Float[Array, " Z"], log_prediction: Float[Array, "Z S"], log_likelihood: Float[Array, "Zl S"]
-) -> Filter:
-    """Bayes: the filter once an observation of ``log_likelihood`` has followed ``log_prediction``."""
-    joint = log_prediction + log_likelihood
-    total = log_sum(joint, 1)
-    return Filter(log_evidence + total, joint - _finite_or_zero(total)[:, None])
-
-
-@jax.jit
-def log_advance(state: Filter, log_kernel: Any, log_likelihood: Float[Array, "Zl S"]) -> Filter:
-    """One step of the log-space filter."""
-    return log_condition(state.log_evidence, log_predict(state.log_belief, log_kernel), log_likelihood)
+def log_kernels(family: Family) -> tuple[Array, Any, Array]:
+    """The logarithms of a family's initial, transition and emission kernels."""
+    transition = family.transition
+    if isinstance(transition, Sparse):
+        # Unflattened, because the constructor would refuse logarithms as probabilities.
+        leaves = [jnp.asarray(transition.next_states), jnp.asarray(safe_log(transition.probabilities))]
+        log_transition: Any = jax.tree.unflatten(jax.tree.structure(transition), leaves)
+    else:
+        log_transition = jnp.asarray(safe_log(transition))
+    return jnp.asarray(safe_log(family.initial)), log_transition, jnp.asarray(safe_log(family.emission))
 
 
 def log_space_prefixes(
@@ -103,19 +85,18 @@ def log_space_prefixes(
 
     def episode(rows: tuple[Array, Array]) -> Array:
         o, g = rows
-        start = jnp.broadcast_to(log_initial, (tasks, S))
-        state = log_condition(jnp.zeros(tasks, start.dtype), start, log_emission[:, :, o[0]])
+        start = jnp.broadcast_to(log_initial, (tasks, S)) + log_emission[:, :, o[0]]
         if not len(g):
-            return state.log_evidence[:, None]
+            return log_sum(start, 1)[:, None]
 
-        def step(state: Filter, row: tuple[Array, Array, Array]) -> tuple[Filter, Array]:
+        def step(log_forward: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             h, subgoal, observation = row
             kernel = jax.tree.map(lambda a: a[:, jnp.minimum(h, a.shape[1] - 1), subgoal], log_transition)
-            state = log_advance(state, kernel, log_emission[:, :, observation])
-            return state, state.log_evidence
+            log_forward = log_predict(log_forward, kernel) + log_emission[:, :, observation]
+            return log_forward, log_sum(log_forward, 1)
 
-        _, rest = lax.scan(step, state, (jnp.arange(len(g)), g, o[1:]))
-        return jnp.concatenate([state.log_evidence[None], rest]).T
+        _, rest = lax.scan(step, start, (jnp.arange(len(g)), g, o[1:]))
+        return jnp.concatenate([log_sum(start, 1)[None], rest]).T
 
     row = tasks * S * log_transition.shape[-1]
     batch = 1 << max(LOG_WORKSPACE // row, 1).bit_length() - 1

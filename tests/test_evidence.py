@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import bayespar as bp
-from bayespar import evidence, forward
-from bayespar.evidence import Arithmetic, filter_start, filter_step, log_evidence, prefix_log_evidence
+from bayespar import evidence, filtering, forward
+from bayespar.arrays import precision_of
+from bayespar.evidence import Arithmetic, log_evidence, prefix_log_evidence
+from bayespar.filtering import Filter
 
 SHAPE = (2, 3, 2, 2, 3, 4)  # Z, S, G, O, H, N
 EDGES = [(1, 3, 1, 2, 4, 2), (3, 2, 3, 3, 1, 4), (2, 3, 2, 2, 3, 0)]  # Z = G = 1; H = 1; N = 0
@@ -78,15 +80,21 @@ def oracle(family: bp.Family, observations: np.ndarray, subgoals: np.ndarray) ->
 
 
 def streamed(family: bp.Family, observations: np.ndarray, subgoals: np.ndarray) -> np.ndarray:
-    """log L_z of each prefix, [Z, N, H], from the filter, one Python step at a time."""
-    out = np.empty((family.num_tasks, *observations.shape), family.dtype)
-    for n, (o, g) in enumerate(zip(observations, subgoals, strict=True)):
-        state = filter_start(family, o[0])
-        out[:, n, 0] = state.log_evidence
-        for h in range(1, family.horizon):
-            state = filter_step(family, state, h, g[h - 1], o[h])
-            out[:, n, h] = state.log_evidence
-    return out
+    """log L_z of each prefix, [Z, N, H], from the filter, one step at a time."""
+    with precision_of(family):
+        tracker = Filter(family)
+
+        @jax.jit
+        def run(o: jax.Array, g: jax.Array) -> jax.Array:
+            forward = tracker.start(o[0])
+            rows = [tracker.log_likelihood(forward)]
+            for h in range(family.horizon - 1):
+                forward = tracker.advance(forward, h, g[h], o[h + 1])
+                rows.append(tracker.log_likelihood(forward))
+            return jnp.stack(rows)
+
+        out = [np.asarray(run(o, g)).T for o, g in zip(observations, subgoals, strict=True)]
+    return np.stack(out, axis=1) if out else np.zeros((family.num_tasks, *observations.shape))
 
 
 close = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
@@ -230,38 +238,34 @@ def test_growing_prompts_rarely_recompile(exact: bool, monkeypatch: pytest.Monke
     assert len(plans) <= 10
 
 
-def test_filter_belief_and_tracing() -> None:
-    family, o, g = make((2, 3, 2, 2, 5, 6), "sparse", 3)
-    expected = prefix_log_evidence(family, o, g)
-    h = np.arange(1, 5)
-    with jax.enable_x64(True):
+@pytest.mark.parametrize("kind", ["dense", "sparse", "scattered"])
+@pytest.mark.parametrize("log_space", [False, True])
+def test_filter_beliefs_and_predictions(kind: str, log_space: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beliefs are normalised conditionals; the predicted observation is the ratio of successive likelihoods."""
+    family, o, g = make((2, 3, 2, 2, 5, 6), kind, 3)
+    if kind == "scattered":
+        monkeypatch.setattr(filtering, "DENSE_STATES", 0)
+    if log_space:
+        monkeypatch.setattr(filtering, "choose_arithmetic", lambda family: None)
+    with precision_of(family):
+        tracker = Filter(family)
+        assert tracker.log_space is log_space
+        for row, subgoals in zip(o, g, strict=True):
+            forward = tracker.start(row[0])
+            for h in range(family.horizon - 1):
+                evidence = np.asarray(tracker.log_likelihood(forward))
+                for z in np.flatnonzero(np.isfinite(evidence)):
+                    predicted = tracker.predict(forward, np.eye(2)[z], h, subgoals[h])
+                    following = [tracker.advance(forward, h, subgoals[h], k) for k in range(2)]
+                    ratio = [np.exp(tracker.log_likelihood(f)[z] - evidence[z]) for f in following]
+                    np.testing.assert_allclose(predicted, ratio, atol=1e-12)
+                forward = tracker.advance(forward, h, subgoals[h], row[h + 1])
+            possible = np.isfinite(tracker.log_likelihood(forward))
+            np.testing.assert_array_equal(np.asarray(tracker.weights(forward)).sum(1) > 0, possible)
 
-        @jax.jit
-        @jax.vmap
-        def run(o: jax.Array, g: jax.Array) -> Any:
-            def step(state: Any, row: Any) -> Any:
-                state = filter_step(family, state, *row)
-                return state, state.log_evidence
 
-            state = filter_start(family, o[0])
-            state, rest = jax.lax.scan(step, state, (h, g, o[1:]))
-            return state, jnp.concatenate([state.log_evidence[None] * 0, rest])[1:]
-
-        state, rest = run(o, g)
-    np.testing.assert_allclose(np.moveaxis(rest, 2, 0), expected[:, :, 1:], rtol=1e-12)
-    total = np.exp(state.log_belief).sum(-1)
-    np.testing.assert_allclose(total, np.isfinite(expected[:, :, -1].T), rtol=1e-12)
-    assert {True, False} == set(np.isfinite(expected[:, :, -1]).ravel())
-
-
-def test_filter_checks_concrete_indices() -> None:
+def test_indices_are_checked() -> None:
     family, _, _ = make((2, 2, 2, 2, 3, 1), "dense", 0)
-    state = filter_start(family, 0)
-    assert isinstance(state.log_belief, np.ndarray)
-    assert state.log_belief.dtype == np.float64
-    for h, subgoal, observation in ((0, 0, 0), (3, 0, 0), (1, 2, 0), (1, 0, 2), (1, -1, 0)):
-        with pytest.raises(bp.InvalidPromptError, match="but it runs from"):
-            filter_step(family, state, h, subgoal, observation)
     with pytest.raises(bp.InvalidPromptError, match=r"observations\[0, 1\]"):
         log_evidence(family, [[0, 2, 0]], [[0, 0]])
 

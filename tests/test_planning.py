@@ -49,7 +49,7 @@ def test_expert_values_are_the_best_over_all_policies(family):
     assert (short <= points.gap + EXACT).all()
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(families())
 def test_experts_are_optimal_at_every_history_and_break_ties_alike(family):
     oracle = Oracle(family)

@@ -224,9 +224,9 @@ def test_every_kind_of_planner_that_is_bail_gives_the_same_curves():
 
 def test_a_prompt_callable_sees_the_whole_prompt():
     family, experts = tiny()
-    expected = bp.simulate_regret(family, 1, "bail", 0.5, 3, 2, key=9, experts=experts)
+    expected = bp.simulate_regret(family, 1, "bail", 0.5, 2, 2, key=9, experts=experts)
     found = bp.simulate_regret(
-        family, 1, lambda p: bp.bail(family, p, experts=experts), 0.5, 3, 2, key=9, experts=experts
+        family, 1, lambda p: bp.bail(family, p, experts=experts), 0.5, 2, 2, key=9, experts=experts
     )
     assert np.abs(found.regret - expected.regret).max() <= 1e-9
 

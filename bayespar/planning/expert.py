@@ -233,7 +233,7 @@ def _solve_states(family: Family) -> StateExperts:
     kernel = np.asarray(family.dense_transition(), np.float64)
     reward = _mean_reward(family)
     Zq = max(kernel.shape[0], reward.shape[0])
-    table = np.zeros((Zq, H - 1, S, G, W))
+    table = np.zeros((Zq, max(H - 1, 1), S, G, W))  # one idle step if H = 1, so that it can be indexed
     best = np.zeros((Zq, S, W))
     for h in reversed(range(H - 1)):
         gain = reward[:, h + 1] + best

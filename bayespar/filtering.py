@@ -109,4 +109,7 @@ def _move(forward: Any, kernel: Any) -> Float[Array, "S2 Z"]:
         states = jnp.broadcast_to(kernel.next_states, weights.shape)
         return jnp.zeros_like(forward).at[states, tasks].add(weights)
     # Written out: a sum of S contiguous blocks vectorises over tasks, a batched product does not.
-    return sum((forward[s] * kernel[s] for s in range(1, forward.shape[0])), start=forward[0] * kernel[0])
+    total = forward[0] * kernel[0]
+    for s in range(1, forward.shape[0]):
+        total = total + forward[s] * kernel[s]
+    return total

@@ -66,7 +66,7 @@ class Interval:
 
     def contains(self, value: float) -> bool:
         """Whether ``value`` lies inside."""
-        return self.low <= value <= self.high
+        return bool(self.low <= value <= self.high)
 
 
 class MeanConfidence:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..arrays import Array, precision_of
+from ..arrays import Array
 from ..errors import InvalidPromptError
 from ..filtering import Filter
 from ..history import Prompt
-from ..posterior.exact import posterior
+from ..posterior.exact import posterior, state_posterior_by_task
 from ..program import Program, as_family
 from ..world import Family
 from .expert import Experts, solve_experts
@@ -57,36 +57,31 @@ def bail(
 
 def expert_actions(family: Family, experts: Experts, prompt: Prompt) -> Array:
     """pi*_z(tau_h, w) of every task at the current history of ``prompt``, [Z]; arbitrary where tau is impossible."""
-    with precision_of(family):
-        tracker = Filter(family)
-        o, g = prompt.current_observations, prompt.current_subgoals
-        forward, memory = tracker.start(o[0]), experts.start(int(o[0]))
-        for h in range(prompt.step - 1):
-            forward = tracker.advance(forward, h, g[h], o[h + 1])
-            memory = experts.advance(memory, h, int(g[h]), int(o[h + 1]))
-        belief = tracker.weights(forward)
-        return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
+    o, g = prompt.current_observations, prompt.current_subgoals
+    memory, belief = experts.start(int(o[0])), None
+    for h in range(prompt.step - 1):
+        memory = experts.advance(memory, h, int(g[h]), int(o[h + 1]))
+    if memory == ():
+        belief = state_posterior_by_task(family, prompt)
+    return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
 
 
 def expert_table(histories: Histories, experts: Experts) -> list[Int[np.ndarray, "_ W Z"]]:
     """pi*_z(tau, w) of every task at every history that has a decision, layer by layer; arbitrary where impossible."""
     family = histories.family
-    layers = histories.layers[: family.horizon - 1]
-    table = []
-    with precision_of(family):
-        memory: Any = None
-        for h, layer in enumerate(layers):
-            if h == 0:
-                memory = jax.vmap(experts.start)(layer.observation)
-            else:
-                advance = jax.vmap(lambda m, g, o, h=h: experts.advance(m, h - 1, g, o))
-                memory = advance(
-                    jax.tree.map(lambda a, parent=layer.parent: a[parent], memory), layer.subgoal, layer.observation
-                )
-            act = jax.vmap(experts.act, (0, 0, None, None))
-            belief = histories.belief(h)
-            rows = [np.asarray(act(memory, belief, h, w)) for w in range(family.num_instructions)]
-            table.append(np.stack(rows, axis=1))
+    table, memories = [], []
+    for h, layer in enumerate(histories.layers[: family.horizon - 1]):
+        belief = histories.belief(h)
+        above = memories
+        memories = [
+            experts.start(int(o)) if h == 0 else experts.advance(above[parent], h - 1, int(g), int(o))
+            for parent, g, o in zip(layer.parent, layer.subgoal, layer.observation, strict=True)
+        ]
+        rows = np.zeros((len(memories), family.num_instructions, family.num_tasks), np.int32)
+        for n, memory in enumerate(memories):
+            for w in range(family.num_instructions):
+                rows[n, w] = experts.act(memory, belief[n], h, w)
+        table.append(rows)
     return table
 
 

@@ -26,6 +26,11 @@ TIE = 1e-9
 _MOST_VECTORS, _QUICK_VECTORS = 20_000, 1_000
 
 
+def take(table: Array, *index: Any) -> Array:
+    """``table[index]``: by numpy where everything is concrete, so that nothing is compiled for a look-up."""
+    return jnp.asarray(table)[index] if is_traced(table, index) else np.asarray(table)[index]
+
+
 def first_best(values: Float[Array, "*batch G"]) -> Int[Array, "*batch"]:
     """The lowest index within 1e-9 of the best, along the last axis."""
     xp = np if isinstance(values, np.ndarray) else jnp
@@ -85,19 +90,20 @@ class StateExperts(Experts):
     gap: float = eqx.field(static=True)
 
     def start(self, observation: Any) -> Any:
-        return jnp.broadcast_to(jnp.asarray(self.state_of)[:, observation], (self.value.shape[0],))
+        states = take(self.state_of, slice(None), observation)
+        return (jnp if is_traced(states) else np).broadcast_to(states, (self.value.shape[0],))
 
     def advance(self, memory: Any, step: Any, subgoal: Any, observation: Any) -> Any:
         return self.start(observation)
 
     def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
-        row = jnp.minimum(task, self.table.shape[0] - 1)
-        return jnp.asarray(self.table)[row, step, memory[task], :, instruction]
+        row = task if self.table.shape[0] > 1 else 0
+        return take(self.table, row, step, memory[task], slice(None), instruction)
 
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
         Z, shared = memory.shape[0], self.actions.shape[0] == 1
-        rows = jnp.zeros(Z, jnp.int32) if shared else jnp.arange(Z)
-        return jnp.asarray(self.actions)[rows, step, memory, instruction]
+        rows = np.zeros(Z, np.int32) if shared else np.arange(Z)
+        return take(self.actions, rows, step, memory, instruction)
 
 
 class HistoryExperts(Experts):
@@ -120,20 +126,21 @@ class HistoryExperts(Experts):
     gap: float = eqx.field(static=True)
 
     def start(self, observation: Any) -> Any:
-        return jnp.asarray(self.root)[:, observation]
+        return take(self.root, slice(None), observation)
 
     def advance(self, memory: Any, step: Any, subgoal: Any, observation: Any) -> Any:
         inner, last = self.child.shape[0], self.table.shape[0] - 1
         if inner == 0:
-            return jnp.full_like(memory, last)
-        moved = jnp.asarray(self.child)[jnp.minimum(memory, inner - 1), subgoal, observation]
-        return jnp.where(memory < inner, moved, last)
+            return 0 * memory + last
+        xp = jnp if is_traced(memory, subgoal, observation) else np
+        moved = take(self.child, xp.minimum(memory, inner - 1), subgoal, observation)
+        return xp.where(memory < inner, moved, last)
 
     def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
-        return jnp.asarray(self.table)[memory[task], :, instruction]
+        return take(self.table, memory[task], slice(None), instruction)
 
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
-        return jnp.asarray(self.actions)[memory, instruction]
+        return take(self.actions, memory, instruction)
 
 
 class AlphaExperts(Experts):
@@ -154,16 +161,18 @@ class AlphaExperts(Experts):
         return ()
 
     def q(self, memory: Any, belief: Any, step: Any, instruction: Any, task: Any) -> Float[Array, " G"]:
-        weights = belief[task]
-        total = weights.sum()
-        values = (jnp.asarray(self.vectors)[task, instruction, step] * weights).sum(axis=-1).max(axis=-1)
-        return values / jnp.where(total > 0, total, 1)
+        values = take(self.vectors, task, instruction, step) * _normalised(belief[task])
+        return values.sum(axis=-1).max(axis=-1)
 
     def act(self, memory: Any, belief: Any, step: Any, instruction: Any) -> Int[Array, " Z"]:
-        total = belief.sum(axis=-1, keepdims=True)
-        vectors = jnp.asarray(self.vectors)[:, instruction, step]
-        values = (vectors * (belief / jnp.where(total > 0, total, 1))[:, None, None]).sum(axis=-1)
-        return first_best(values.max(axis=-1))
+        values = take(self.vectors, slice(None), instruction, step) * _normalised(belief)[:, None, None]
+        return first_best(values.sum(axis=-1).max(axis=-1))
+
+
+def _normalised(weights: Any) -> Any:
+    """Weights over the last axis as a distribution; zeros stay zeros."""
+    total = weights.sum(axis=-1, keepdims=True)
+    return weights / (total + (total == 0))
 
 
 def solve_experts(

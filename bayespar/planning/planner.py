@@ -16,6 +16,7 @@ each episode. An exploration policy follows the same protocol.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -141,12 +142,16 @@ class PromptPlanner(Planner):
         if self.horizon > 1:
             held = subgoals.at[jnp.maximum(h - 1, 0)].set(jnp.asarray(observed.subgoal, jnp.int32))
             subgoals = jnp.where(h > 0, held, subgoals)
-        shape = jax.ShapeDtypeStruct((self.subgoals,), jnp.result_type(float))
+        dtype = jnp.result_type(float)
+        # A float64 travels as its two halves: a callback may run on a thread where the local 64-bit scope is off.
+        shape = (self.subgoals, 2) if dtype == jnp.float64 else (self.subgoals,)
+        result = jax.ShapeDtypeStruct(shape, jnp.uint32 if dtype == jnp.float64 else dtype)
+        call = functools.partial(self._call, dtype == jnp.float64)
         arguments = count, past, observations, subgoals, h, jnp.asarray(observed.instruction, jnp.int32)
         probabilities = jax.lax.cond(
             h < self.horizon - 1,
-            lambda: jax.pure_callback(self._call, shape, *arguments, vmap_method="sequential"),
-            lambda: jnp.full(self.subgoals, 1 / self.subgoals, shape.dtype),
+            lambda: _from_halves(jax.pure_callback(call, result, *arguments, vmap_method="sequential")),
+            lambda: jnp.full(self.subgoals, 1 / self.subgoals, dtype),
         )
         return (count, past, (observations, subgoals)), probabilities
 
@@ -155,7 +160,9 @@ class PromptPlanner(Planner):
         past = jax.tree.map(lambda rows, row: rows.at[count].set(jnp.asarray(row, jnp.int32)), past, episode)
         return count + 1, past, now
 
-    def _call(self, count: Any, past: Any, observations: Any, subgoals: Any, h: Any, instruction: Any) -> Any:
+    def _call(
+        self, double: bool, count: Any, past: Any, observations: Any, subgoals: Any, h: Any, instruction: Any
+    ) -> Any:
         n, h = int(count), int(h)
         w, o, g = (np.asarray(a)[:n] for a in past)
         prompt = Prompt(
@@ -171,7 +178,12 @@ class PromptPlanner(Planner):
             raise InvalidPlannerError(
                 f"the planner returned shape {list(probabilities.shape)}; it must be [{self.subgoals}]"
             )
-        return check_probabilities(probabilities, self.subgoals).astype(jnp.result_type(float))
+        checked = check_probabilities(probabilities, self.subgoals)
+        return checked.view(np.uint32).reshape(-1, 2) if double else checked.astype(np.float32)
+
+
+def _from_halves(result: Any) -> Any:
+    return jax.lax.bitcast_convert_type(result, jnp.float64) if result.dtype == jnp.uint32 else result
 
 
 def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:

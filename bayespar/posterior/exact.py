@@ -83,10 +83,13 @@ def state_posterior(family_or_program: Family | Program, prompt: Prompt) -> Floa
     Source: theory.md, section 1.
     """
     family = as_family(family_or_program)
-    task = posterior(family, prompt).probabilities
-    shape = family.num_tasks, family.num_states
+    return posterior(family, prompt).probabilities[:, None] * state_posterior_by_task(family, prompt)
+
+
+def state_posterior_by_task(family: Family, prompt: Prompt) -> Float[np.ndarray, "Z S"]:
+    """P_z(s | tau_h): each task's belief over the hidden state, [Z, S]; zeros where tau is impossible under z."""
     if prompt.step == 0:
-        return task[:, None] * np.broadcast_to(np.asarray(family.initial, np.float64), shape)
+        return np.array(np.broadcast_to(family.initial, (family.num_tasks, family.num_states)), np.float64)
     o, g = prompt.current_observations, prompt.current_subgoals
     with precision_of(family):
         tracker = Filter(family)
@@ -95,7 +98,7 @@ def state_posterior(family_or_program: Family | Program, prompt: Prompt) -> Floa
             forward = tracker.advance(forward, h, g[h], o[h + 1])
         weights = np.asarray(tracker.weights(forward), np.float64)
     total = weights.sum(axis=1, keepdims=True)
-    return task[:, None] * (weights / np.where(total > 0, total, 1))
+    return weights / np.where(total > 0, total, 1)
 
 
 def prompt_log_evidence(family: Family, prompt: Prompt) -> Float[Array, " Z"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,8 +21,9 @@ _STYLES = {
 
 def verdict_table(report: Report) -> RenderableType:
     """One row a claim and world; what does not apply is listed below, with its reason, then the problems."""
-    table = Table(title=f"Verdicts ({report.profile} profile, key {report.key})", title_justify="left")
-    for name in ("claim", "world", "verdict", "measured", "predicted", "tightness", "twins rejected"):
+    title = f"Verdicts ({report.profile} profile, key {report.key})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("claim", "world", "verdict", "measured", "predicted", "tightness", "twins"):
         table.add_column(name, justify="left" if name in ("claim", "world", "verdict") else "right", no_wrap=True)
     skipped: dict[tuple[str, str], list[str]] = {}
     last = None
@@ -36,6 +38,7 @@ def verdict_table(report: Report) -> RenderableType:
     lines: list[RenderableType] = [table]
     titles = {f.claim: CLAIMS[f.claim].title for f in report.findings}
     lines += [Text(f"{i}: {title}", style="dim") for i, title in titles.items()]
+    lines.append(Text("tightness: measured / bound; twins: false statements that the same check rejected", style="dim"))
     if skipped:
         lines.append(Text("\nNot applicable:", style="dim"))
         lines += [Text(f"  {c} on {', '.join(w)}: {why}", style="dim") for (c, why), w in skipped.items()]

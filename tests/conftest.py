@@ -6,6 +6,9 @@ import beartype
 import hypothesis
 from jaxtyping import install_import_hook
 
+# Tests compile much and compute little; `make verify` runs the same code with every optimisation.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # A whole number may stand for a float, as everywhere in Python.
 typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 

@@ -61,7 +61,7 @@ def expert_actions(family: Family, experts: Experts, prompt: Prompt) -> Array:
     memory, belief = experts.start(int(o[0])), None
     for h in range(prompt.step - 1):
         memory = experts.advance(memory, h, int(g[h]), int(o[h + 1]))
-    if memory == ():
+    if isinstance(memory, tuple):  # experts without a memory read the belief
         belief = state_posterior_by_task(family, prompt)
     return np.asarray(experts.act(memory, belief, prompt.step - 1, int(prompt.current_instruction)))
 

@@ -9,6 +9,7 @@ from .errors import (
     TooLargeError as TooLargeError,
 )
 from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefix_log_evidence
+from .filtering import Filter as Filter
 from .history import Prompt as Prompt
 from .planning.bail import bail as bail
 from .planning.expert import solve_experts as solve_experts

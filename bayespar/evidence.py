@@ -28,6 +28,8 @@ Source: theory.md, section 1.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +43,8 @@ from .history import check_episodes
 from .world import Family, Sparse
 
 BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
-BLOCK_ENTRIES = 2**17  # entries of a block's forward vectors that are to stay in a core's cache
+TASK_GROUP = 16  # tasks that one thread works on; fixed, so that results do not depend on the machine
+BLOCK_ENTRIES = 2**16  # entries of a block's forward vectors that are to stay in a core's cache
 SPARSE_ENTRIES = 2**22  # entries of the largest temporary of a sparse product
 DENSE_STATES = 32  # a Sparse kernel of at most this many states per successor is faster when made dense
 
@@ -150,24 +153,36 @@ def _by_probabilities(
     tile = min(32, _power_below(episodes // (2 * G)))
     cast = family.astype(arithmetic.dtype)
     out = _result(family, len(observations), prefix)
-    with precision_of(cast):
-        kernels = jax.tree.map(jnp.asarray, (cast.initial, cast.transition, cast.emission.swapaxes(1, 2)))
-        for rows in _blocks(len(observations), episodes):
-            slot, source, seen, tile_subgoal = plan_tiles(observations[rows], subgoals[rows], G, tile)
-            block = probability_block(
-                *kernels,
-                source,
-                seen,
-                tile_subgoal,
-                tasks=Z,
-                block=min(Z, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
-                dense=dense,
-                prefix=prefix,
-                scaled=arithmetic.scaled,
-            )
-            for h in range(H) if prefix else (H - 1,):
-                place = np.asarray(block[:, h if prefix else 0])[:, slot[h]]
-                out[(slice(None), rows, h) if prefix else (slice(None), rows)] = place
+    plans = [(rows, plan_tiles(observations[rows], subgoals[rows], G, tile)) for rows in _blocks(len(out[0]), episodes)]
+    kernels = cast.initial, cast.transition, cast.emission.swapaxes(1, 2)
+
+    def work(tasks: slice) -> None:
+        with precision_of(cast):
+            mine = jax.tree.map(lambda a: jnp.asarray(a if a.shape[0] == 1 else a[tasks]), kernels)
+            count = tasks.stop - tasks.start
+            for rows, (slot, source, seen, tile_subgoal) in plans:
+                block = probability_block(
+                    *mine,
+                    source,
+                    seen,
+                    tile_subgoal,
+                    tasks=count,
+                    block=min(count, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
+                    dense=dense,
+                    prefix=prefix,
+                    scaled=arithmetic.scaled,
+                )
+                for h in range(H) if prefix else (H - 1,):
+                    place = np.asarray(block[:, h if prefix else 0])[:, slot[h]]
+                    out[(tasks, rows, h) if prefix else (tasks, rows)] = place
+
+    groups = _blocks(Z, TASK_GROUP)
+    if len(groups) == 1:
+        work(groups[0])
+    else:
+        # XLA gains nothing from a second core on products this small; whole groups of tasks side by side do.
+        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+            list(pool.map(work, groups))
     return out
 
 

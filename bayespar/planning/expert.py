@@ -22,8 +22,9 @@ from .alpha_vectors import solve_alpha_vectors
 from .beliefs import DEFAULT_MAX_BYTES, BeliefGraph, belief_graph
 
 TIE = 1e-9
-# A cross-sum of more vectors than this fits in memory, but takes minutes; the automatic choice gives up earlier.
-_MOST_VECTORS, _QUICK_VECTORS = 20_000, 1_000
+# What fits in memory may still take minutes; the automatic choice of a method gives up earlier.
+_MOST_VECTORS, _QUICK_VECTORS = 20_000, 100
+_QUICK_BYTES = 2**26
 
 
 def take(table: Array, *index: Any) -> Array:
@@ -176,7 +177,7 @@ def _normalised(weights: Any) -> Any:
 
 
 def solve_experts(
-    family_or_program: Family | Program, *, method: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES
+    family_or_program: Family | Program, *, method: str | None = None, max_bytes: int | None = None
 ) -> Experts:
     """Solve every task's world for its optimal, history-dependent expert.
 
@@ -186,7 +187,8 @@ def solve_experts(
             reachable histories with equal beliefs merged), "alpha" (alpha vectors by incremental pruning, exact), or
             "points" (alpha vectors at sampled beliefs, with a proven ``gap``). By default the first of "states" and
             "histories" that applies and fits, then "alpha", then "points".
-        max_bytes: largest table that "histories" may build.
+        max_bytes: largest table that "histories" may build; by default 2 GiB where it is named, and 64 MiB, which
+            takes seconds, where it is one of several choices.
 
     Returns:
         Experts, with ``value`` [Z, W] in units of reward per episode.
@@ -212,13 +214,13 @@ def solve_experts(
             )
         return _solve_states(family)
     if method == "histories":
-        return _solve_histories(family, max_bytes)
+        return _solve_histories(family, max_bytes or DEFAULT_MAX_BYTES)
     if method in ("alpha", "points"):
         return _solve_alpha(family, "exact" if method == "alpha" else "points", _MOST_VECTORS)
     for attempt in (
-        lambda: _solve_histories(family, max_bytes),
+        lambda: _solve_histories(family, max_bytes or _QUICK_BYTES),
         lambda: _solve_alpha(family, "exact", _QUICK_VECTORS),
-        lambda: _solve_alpha(family, "points", _QUICK_VECTORS),
+        lambda: _solve_alpha(family, "points", _MOST_VECTORS),
     ):
         try:
             return attempt()

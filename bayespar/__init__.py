@@ -1,6 +1,7 @@
 """Bayesian inference for Planner-Actor-Reporter agents."""
 
 from .errors import (
+    BayesparError as BayesparError,
     ImpossibleEvidenceError as ImpossibleEvidenceError,
     InvalidPlannerError as InvalidPlannerError,
     InvalidProgramError as InvalidProgramError,

@@ -14,14 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .errors import (
-    ImpossibleEvidenceError,
-    InvalidPlannerError,
-    InvalidProgramError,
-    InvalidPromptError,
-    InvalidWorldError,
-    TooLargeError,
-)
+from .errors import BayesparError, InvalidPromptError
 from .history import Prompt
 from .planning.bail import bail
 from .posterior.exact import posterior
@@ -31,15 +24,6 @@ from .report.table import verdict_table
 from .theory.runner import select_claims, verify
 from .world import Family
 
-_EXPECTED = (
-    ImpossibleEvidenceError,
-    InvalidPlannerError,
-    InvalidProgramError,
-    InvalidPromptError,
-    InvalidWorldError,
-    TooLargeError,
-)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 all is well, 1 something was not shown, 2 unusable input."""
@@ -47,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         return arguments.run(arguments)
-    except _EXPECTED as error:
+    except BayesparError as error:
         console.print(f"[bold red]{type(error).__name__}[/]: {error}", markup=True, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 
-class InvalidWorldError(ValueError):
+class BayesparError(ValueError):
+    """Base of every error that bayespar raises on purpose."""
+
+
+class InvalidWorldError(BayesparError):
     """A world, family or kernel breaks its contract; the message names the array, the index and the cure."""
 
 
-class InvalidProgramError(ValueError):
+class InvalidProgramError(BayesparError):
     """A program or sub-program cannot be enumerated; the message names the site or the return value."""
 
 
-class InvalidPromptError(ValueError):
+class InvalidPromptError(BayesparError):
     """A prompt, or an array of observations or subgoals, does not fit the family it is used with."""
 
 
-class InvalidPlannerError(ValueError):
+class InvalidPlannerError(BayesparError):
     """A planner, policy or exploration schedule does not follow the planner protocol."""
 
 
-class TooLargeError(ValueError):
+class TooLargeError(BayesparError):
     """An exact computation would not fit.
 
     Attributes:
@@ -31,7 +35,7 @@ class TooLargeError(ValueError):
         self.predicted_bytes = int(predicted_bytes)
 
 
-class ImpossibleEvidenceError(ValueError):
+class ImpossibleEvidenceError(BayesparError):
     """The evidence has probability zero under every task of positive prior.
 
     Attributes:

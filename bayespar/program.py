@@ -16,8 +16,9 @@ import numpy as np
 
 from .enumeration import Leaf, enumerate_leaves
 from .errors import InvalidProgramError
+from .subprogram import kernel_cache
 from .validation import label_name
-from .world import Family, Sparse, World, kernel_cache
+from .world import Family, Sparse, World
 
 Program = Callable[[], World]
 

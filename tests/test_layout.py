@@ -16,6 +16,7 @@ LAYERS = [
     {"errors", "arrays"},
     {"enumeration"},
     {"validation"},
+    {"subprogram"},
     {"world"},
     {"statistics", "program", "history"},
     {"forward"},

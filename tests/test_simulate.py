@@ -240,11 +240,11 @@ def test_a_pair_starts_every_episode_anew():
     def step(state, observed):
         count, instruction = state
         count = count + 1 + observed.observation
-        a = (count + 2 * instruction) / 10  # the instruction that it was started with
+        a = (count + 2 * instruction) / 100  # the instruction that it was started with
         return (count, instruction), jnp.stack([a, 1 - a])
 
     def of_prompt(prompt):
-        a = (sum(1 + o for o in prompt.current_observations) + 2 * prompt.current_instruction) / 10
+        a = (sum(1 + o for o in prompt.current_observations) + 2 * prompt.current_instruction) / 100
         return np.array([a, 1 - a])
 
     def run(planner):
@@ -261,6 +261,28 @@ def test_a_pair_starts_every_episode_anew():
 def test_no_planner(bad):
     with pytest.raises(bp.InvalidPlannerError):
         bp.simulate_regret(family_of("needle", tasks=4), 0, bad, episodes=2, seeds=2)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        (jnp.ones(5), "no distribution"),
+        (jnp.array([1.5, -0.5, 0, 0, 0]), "no distribution"),
+        (jnp.full(5, jnp.nan), "no distribution"),
+        (jnp.ones(4) / 4, r"shape \[4\]; it must be \[5\]"),
+    ],
+)
+def test_planners_that_return_no_distribution_are_named(probabilities, message):
+    planner = (lambda w, key: (), lambda state, observed: (state, probabilities))
+    with pytest.raises(bp.InvalidPlannerError, match=message):
+        bp.simulate_regret(family_of("needle", tasks=4), 0, planner, episodes=2, seeds=2)
+
+
+def test_a_task_of_prior_zero_is_refused():
+    family = family_of("needle", tasks=4)
+    family = bp.Family([0, 0.5, 0.5, 0], family.initial, family.transition, family.emission, family.reward, horizon=2)
+    with pytest.raises(bp.InvalidWorldError, match="prior 0"):
+        bp.simulate_regret(family, 0, episodes=2, seeds=2)
 
 
 @pytest.mark.parametrize("counts", [(0, 4), (4, 0), (-1, 4), (True, 4)])

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arrays import Array, precision_of
-from ..errors import InvalidPlannerError
+from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, solve_experts
@@ -28,6 +28,7 @@ from .environment import Environment, draw, split_key, uniforms
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
 _LONGEST_CHUNK = 256
+_SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RegretCurves:
             J_z(pi*_z, w) - J_z(pi_t, w), in units of reward.
         true_task: P(z | pt) of the true task before each episode, [seeds, T]; NaN for a planner without a posterior.
         explored: whether the exploration policy acted, [seeds, T].
-        bound: the largest regret that one episode can have.
+        bound: the largest entry that ``regret`` can have.
         estimator: "advantage" (the expert's advantages along the way, never negative) or "reward" (value minus
             rewards, where the experts are not exact).
     """
@@ -102,8 +103,9 @@ def simulate_regret(
         progress: called with the number of seed-episodes just finished.
 
     Raises:
-        InvalidPlannerError: no such planner, a schedule outside [0, 1], or no episodes or seeds.
-        InvalidWorldError: no such task.
+        InvalidPlannerError: no such planner, a planner whose probabilities are none, a schedule outside [0, 1], or no
+            episodes or seeds.
+        InvalidWorldError: no such task, or its prior is 0.
 
     Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
     """
@@ -117,6 +119,8 @@ def simulate_regret(
     chosen = _named_planner(planner, family, experts, episodes)
     explorer = as_policy(exploration_policy, family, episodes=episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
+    if not family.task_prior[z] > 0:
+        raise InvalidWorldError(f"the task {family.tasks[z]!r} has prior 0, so no posterior can ever find it")
 
     chunk = min(_LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
     chunks = -(-episodes // chunk)
@@ -127,6 +131,8 @@ def simulate_regret(
     with precision_of(family):
         keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
         loop = Loop(family, z, chosen, explorer, experts, estimator)
+        for role, policy in (("planner", chosen), ("exploration policy", explorer)):
+            _check_shape(role, policy, family)
 
     def run(block: int) -> list[np.ndarray]:
         with precision_of(family):
@@ -145,7 +151,15 @@ def simulate_regret(
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         results = [first, *pool.map(run, range(1, blocks))]
     regret, true_task, explored = (np.concatenate(a)[:seeds, :episodes] for a in zip(*results, strict=True))
-    bound = float(family.horizon - 1) if estimator == "advantage" else float(family.horizon)
+    if np.isnan(regret).any():
+        seed, t = (int(i) for i in np.argwhere(np.isnan(regret))[0])
+        raise InvalidPlannerError(
+            f"seed {seed}, episode {t} (both from 0): the acting policy returned no distribution over subgoals; "
+            "if it is a posterior's, its evidence was impossible under every task that it knows"
+        )
+    # Advantages of up to H-h at each step h: chance can give back what was lost, so a path can lose more than H-1.
+    H = family.horizon
+    bound = H * (H - 1) / 2 if estimator == "advantage" else float(H)
     return RegretCurves(regret, true_task, explored, bound, estimator)
 
 
@@ -235,6 +249,8 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
         planner_state, chosen = loop.planner.step(planner_state, observed)
         explorer_state, explored = loop.explorer.step(explorer_state, observed)
         probabilities = jnp.where(explore, explored, chosen).astype(loss.dtype)
+        lawful = (probabilities >= 0).all() & (jnp.abs(probabilities.sum() - 1) <= _SUM_TOLERANCE)
+        loss = jnp.where(lawful, loss, jnp.nan)  # found, and named, when the run is over
         if loop.estimator == "advantage":
             belief = loop.tracker.weights(forward) if _needs_belief(loop) else ()
             q = loop.experts.q(memory, belief, h, w, loop.task)
@@ -256,8 +272,20 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
     planner_state, _ = loop.planner.step(planner_state, Observed(o, g, jnp.int32(H - 1), w))
     planner_state = loop.planner.observe(planner_state, Episode(w, jnp.append(observations, o), subgoals))
     if loop.estimator == "reward":
-        loss = jnp.asarray(loop.experts.value)[loop.task, w] - gained
+        loss = loss + jnp.asarray(loop.experts.value)[loop.task, w] - gained
     return (planner_state, explorer_key), (loss, before, explore)
+
+
+def _check_shape(role: str, policy: Planner, family: Family) -> None:
+    """Raise unless a policy returns one probability a subgoal, before anything is compiled."""
+    zero = jnp.int32(0)
+
+    def first_step(key: Any) -> Any:
+        return policy.step(policy.init(zero, key), Observed(zero, zero - 1, zero, zero))[1]
+
+    shape = jax.eval_shape(first_step, jax.random.key(0)).shape
+    if shape != (family.num_subgoals,):
+        raise InvalidPlannerError(f"the {role} returns shape {list(shape)}; it must be [{family.num_subgoals}]")
 
 
 def _needs_belief(loop: Loop) -> bool:

@@ -1,0 +1,82 @@
+"""Sub-programs: kernels written as functions with numpyro sites in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .arrays import Array, is_traced
+from .enumeration import Leaf, enumerate_leaves
+from .errors import InvalidProgramError, InvalidWorldError
+from .validation import label_name
+
+
+def labels_of(given: Sequence[Any] | int | None) -> tuple[Any, ...] | None:
+    if given is None:
+        return None
+    return tuple(range(int(given))) if isinstance(given, (int, np.integer)) else tuple(given)
+
+
+# Sub-programs that do not close over a task are the same object under every task; while a program is being
+# enumerated, each is enumerated once. The key holds the function itself, so that its id cannot be reused.
+kernel_cache: list[dict[Any, Any]] = []
+
+
+def enumerate_kernel(
+    name: str,
+    fn: Callable[..., Any],
+    inputs: tuple[str, ...],
+    outcomes: tuple[Any, ...] | None,
+    labels: Mapping[str, tuple[Any, ...] | None],
+) -> Array:
+    """The kernel of a sub-program, [*inputs, outcomes]."""
+    what = "observations" if name == "emission" else "states"
+    missing = [kind for kind in (*inputs, what) if labels[kind] is None]
+    if missing or outcomes is None:
+        raise InvalidWorldError(
+            f"{name} is a sub-program, so the world must say its {' and '.join(dict.fromkeys(missing))}: "
+            "pass a list of labels, or how many there are"
+        )
+    key = (fn, tuple(labels[kind] for kind in inputs), outcomes)
+    if kernel_cache and key in kernel_cache[-1]:
+        return kernel_cache[-1][key]
+    index = {label: i for i, label in enumerate(outcomes)}
+    shape = tuple(len(labels[kind] or ()) for kind in inputs)
+    rows: list[Any] = []
+    for place in np.ndindex(*shape):
+        arguments = [(labels[kind] or ())[i] for kind, i in zip(inputs, place, strict=True)][::-1]
+        row: list[Any] = [0.0] * len(outcomes)
+        for leaf in enumerate_leaves(lambda a=arguments: fn(*a)):
+            outcome = _outcome(leaf, index, name, arguments, what)
+            row[outcome] = row[outcome] + leaf.weight
+        rows += row
+    kernel = _weights(rows).reshape(*shape, len(outcomes))
+    if kernel_cache and not is_traced(kernel):
+        kernel_cache[-1][key] = kernel
+    return kernel
+
+
+def _weights(weights: Sequence[Any]) -> Array:
+    """Weights as an array, in the precision of those that have one (a Python number has none)."""
+    if is_traced(weights):
+        return jax.numpy.stack([jax.numpy.asarray(w) for w in weights])
+    dtypes = [w.dtype for w in weights if isinstance(w, np.generic)]
+    return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
+
+
+def _outcome(leaf: Leaf, index: Mapping[Any, int], name: str, arguments: Sequence[Any], what: str) -> int:
+    value = leaf.value
+    if isinstance(value, (jax.Array, np.ndarray, np.generic)) and not is_traced(value) and np.ndim(value) == 0:
+        value = np.asarray(value).item()
+    try:
+        return index[value]
+    except (KeyError, TypeError):
+        call = f"{name}({', '.join(repr(a) for a in arguments)})"
+        known = ", ".join(label_name(label) for label in list(index)[:6])
+        raise InvalidProgramError(
+            f"{call} returned {value!r}, which is not one of the world's {what} ({known}, ...); "
+            f"return one of its labels"
+        ) from None

@@ -30,8 +30,9 @@ bench: $(VENV)-bench/stamp
 	$(VENV)-bench/bin/python benchmarks/evidence.py
 	$(VENV)-bench/bin/python benchmarks/online_loop.py
 
-notebooks:
-	@echo "there are no notebooks yet"
+# Executes every notebook in place.
+notebooks: $(VENV)/notebooks.stamp
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
 $(VENV)/run.stamp: lock/run.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +46,10 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp lock/test.txt
 
 $(VENV)/lint.stamp: $(VENV)/dev.stamp lock/lint.txt
 	$(PIP) --require-hashes -r lock/lint.txt
+	touch $@
+
+$(VENV)/notebooks.stamp: $(VENV)/run.stamp lock/notebooks.txt
+	$(PIP) --require-hashes -r lock/notebooks.txt
 	touch $@
 
 # dynamax and its dependencies live apart, so that they cannot change what is tested.
@@ -61,6 +66,7 @@ lock:
 	echo "setuptools>=77" | $(COMPILE) --output-file lock/run.txt
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --output-file lock/test.txt
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --extra lint --output-file lock/lint.txt
+	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra notebooks --output-file lock/notebooks.txt
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra bench --output-file lock/bench.txt
 
 clean:

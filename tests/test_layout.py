@@ -83,7 +83,13 @@ def test_every_dependency_is_explained():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     page = (ROOT / "docs" / "architecture.md").read_text().split("## Dependencies")[1]
     extras = project["optional-dependencies"]
-    for requirement in [*project["dependencies"], *extras["test"], *extras["lint"], *extras["bench"]]:
+    for requirement in [
+        *project["dependencies"],
+        *extras["test"],
+        *extras["lint"],
+        *extras["bench"],
+        *extras["notebooks"],
+    ]:
         name = re.match(r"[\w-]+", requirement).group().removeprefix("pytest-")
         assert name in page, f"docs/architecture.md does not say why {name} is there"
 

@@ -276,6 +276,8 @@ def test_planners_that_return_no_distribution_are_named(probabilities, message):
     planner = (lambda w, key: (), lambda state, observed: (state, probabilities))
     with pytest.raises(bp.InvalidPlannerError, match=message):
         bp.simulate_regret(family_of("needle", tasks=4), 0, planner, episodes=2, seeds=2)
+    with pytest.raises(bp.InvalidPlannerError, match=message):
+        bp.sample_corpus(family_of("needle", tasks=4), 2, 2, planner)
 
 
 def test_a_task_of_prior_zero_is_refused():

@@ -29,6 +29,9 @@ from ..errors import InvalidPlannerError
 from ..history import Prompt
 from ..world import Family
 
+# Probabilities may come from a float32 softmax over many subgoals.
+_SUM_TOLERANCE = 1e-4
+
 
 class Observed(NamedTuple):
     """What a planner is told at a step.
@@ -226,6 +229,27 @@ def as_policy(policy: Any, family: Family, *, episodes: int = 1) -> Planner:
     return as_planner(policy, family, episodes=episodes)
 
 
+def check_shape(role: str, policy: Planner, family: Family) -> None:
+    """Check what a policy returns at its first step, before anything is compiled.
+
+    Raises:
+        InvalidPlannerError: not one probability a subgoal; ``role`` says whose.
+    """
+    zero = jnp.int32(0)
+
+    def first_step(key: Any) -> Any:
+        return policy.step(policy.init(zero, key), Observed(zero, zero - 1, zero, zero))[1]
+
+    shape = jax.eval_shape(first_step, jax.random.key(0)).shape
+    if shape != (family.num_subgoals,):
+        raise InvalidPlannerError(f"the {role} returns shape {list(shape)}; it must be [{family.num_subgoals}]")
+
+
+def is_distribution(probabilities: Any) -> Any:
+    """Whether probabilities [G] are a distribution, inside traced code."""
+    return (probabilities >= 0).all() & (jnp.abs(probabilities.sum() - 1) <= _SUM_TOLERANCE)
+
+
 def check_probabilities(probabilities: Any, subgoals: int) -> np.ndarray:
     """``probabilities`` as a float64 array [..., G], if every row is a distribution.
 
@@ -236,7 +260,7 @@ def check_probabilities(probabilities: Any, subgoals: int) -> np.ndarray:
     if array.ndim == 0 or array.shape[-1] != subgoals:
         raise InvalidPlannerError(f"a planner returned shape {list(array.shape)}; there are {subgoals} subgoals")
     rows = array.reshape(-1, subgoals)
-    bad = ~np.isfinite(rows).all(axis=1) | (rows < 0).any(axis=1) | ~(np.abs(rows.sum(axis=1) - 1) <= 1e-5)
+    bad = ~np.isfinite(rows).all(axis=1) | (rows < 0).any(axis=1) | ~(np.abs(rows.sum(axis=1) - 1) <= _SUM_TOLERANCE)
     if bad.any():
         raise InvalidPlannerError(
             f"a planner returned {rows[bad.argmax()].tolist()}, which is not a distribution over subgoals"

@@ -15,7 +15,7 @@ from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_policy
+from ..planning.planner import Episode, Observed, Planner, as_policy, check_shape, is_distribution
 from ..program import Program, as_family
 from ..world import Family
 from .environment import Environment, draw, split_key, uniforms
@@ -84,6 +84,7 @@ def sample_corpus(
     blocks = -(-prompts // PROMPT_BLOCK)
     drawn = []
     with precision_of(family):
+        check_shape("behaviour", policy, family)
         source = Source(Environment(family), BailPlanner(family, experts), policy, family.horizon)
         prior = np.cumsum(family.task_prior)
         keys = jax.random.split(root, blocks * PROMPT_BLOCK).reshape(blocks, PROMPT_BLOCK)
@@ -92,7 +93,13 @@ def sample_corpus(
             rest = uniforms(entropy, block, 1, (episodes, PROMPT_BLOCK, family.horizon + 1, 3), family.dtype)
             out = _sample_block(source, prior, keys[block], first, rest.swapaxes(0, 1))
             drawn.append([np.asarray(a) for a in out])
-    return Corpus(*(np.concatenate(a)[:prompts] for a in zip(*drawn, strict=True)))
+    *arrays, lawful = (np.concatenate(a)[:prompts] for a in zip(*drawn, strict=True))
+    if not lawful.all():
+        b, n, h = (int(i) for i in np.argwhere(~lawful)[0])
+        raise InvalidPlannerError(
+            f"prompt {b}, episode {n}, step {h} (all from 0): the behaviour returned no distribution over subgoals"
+        )
+    return Corpus(*arrays)
 
 
 class Source(eqx.Module):
@@ -131,20 +138,21 @@ def _episode(source: Source, task: Any, state: Any, uniform: Any) -> Any:
         bail_state, conditional = bail.step(bail_state, observed)
         posterior = bail.probabilities(bail_state)
         actions = bail.actions(bail_state, h, w)
+        lawful = is_distribution(probabilities)
         g = draw(jnp.cumsum(probabilities.astype(u.dtype)), u[2])
         predicted = bail.tracker.predict(bail_state.forward, posterior, h, g)
         s = environment.move(task, s, h, g, u[0])
         heard = environment.emit(task, s, u[1])
-        out = o, g, actions[task], conditional, predicted, posterior, actions
+        out = o, g, actions[task], conditional, predicted, posterior, actions, lawful
         return ((policy_state, bail_state), s, heard, g), out
 
     carry = state, s, o, jnp.int32(-1)
     carry, out = jax.lax.scan(step, carry, (jnp.arange(H - 1), uniform[1:H]))
-    observations, subgoals, labels, conditional, predicted, posterior, actions = out
+    observations, subgoals, labels, conditional, predicted, posterior, actions, lawful = out
     (policy_state, bail_state), _, o, g = carry
     observed, observations = Observed(o, g, jnp.int32(H - 1), w), jnp.append(observations, o)
     episode = Episode(w, observations, subgoals)
     policy_state = source.policy.observe(source.policy.step(policy_state, observed)[0], episode)
     bail_state = bail.observe(bail.step(bail_state, observed)[0], episode)
-    out = w, observations, subgoals, labels, conditional, predicted, posterior, actions
+    out = w, observations, subgoals, labels, conditional, predicted, posterior, actions, lawful
     return (policy_state, bail_state), out

@@ -19,7 +19,7 @@ from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_planner, as_policy
+from ..planning.planner import Episode, Observed, Planner, as_planner, as_policy, check_shape, is_distribution
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..world import Family
@@ -28,7 +28,6 @@ from .environment import Environment, draw, split_key, uniforms
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
 _LONGEST_CHUNK = 256
-_SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def simulate_regret(
         keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
         loop = Loop(family, z, chosen, explorer, experts, estimator)
         for role, policy in (("planner", chosen), ("exploration policy", explorer)):
-            _check_shape(role, policy, family)
+            check_shape(role, policy, family)
 
     def run(block: int) -> list[np.ndarray]:
         with precision_of(family):
@@ -249,8 +248,7 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
         planner_state, chosen = loop.planner.step(planner_state, observed)
         explorer_state, explored = loop.explorer.step(explorer_state, observed)
         probabilities = jnp.where(explore, explored, chosen).astype(loss.dtype)
-        lawful = (probabilities >= 0).all() & (jnp.abs(probabilities.sum() - 1) <= _SUM_TOLERANCE)
-        loss = jnp.where(lawful, loss, jnp.nan)  # found, and named, when the run is over
+        loss = jnp.where(is_distribution(probabilities), loss, jnp.nan)  # found, and named, when the run is over
         if loop.estimator == "advantage":
             belief = loop.tracker.weights(forward) if _needs_belief(loop) else ()
             q = loop.experts.q(memory, belief, h, w, loop.task)
@@ -274,18 +272,6 @@ def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
     if loop.estimator == "reward":
         loss = loss + jnp.asarray(loop.experts.value)[loop.task, w] - gained
     return (planner_state, explorer_key), (loss, before, explore)
-
-
-def _check_shape(role: str, policy: Planner, family: Family) -> None:
-    """Raise unless a policy returns one probability a subgoal, before anything is compiled."""
-    zero = jnp.int32(0)
-
-    def first_step(key: Any) -> Any:
-        return policy.step(policy.init(zero, key), Observed(zero, zero - 1, zero, zero))[1]
-
-    shape = jax.eval_shape(first_step, jax.random.key(0)).shape
-    if shape != (family.num_subgoals,):
-        raise InvalidPlannerError(f"the {role} returns shape {list(shape)}; it must be [{family.num_subgoals}]")
 
 
 def _needs_belief(loop: Loop) -> bool:

@@ -71,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _verify(arguments: argparse.Namespace) -> int:
     names = arguments.worlds or available_models()
-    worlds = {_short(name): load_model(name) for name in names}
-    own = [name for name in names if name.endswith(".py")]
+    short = [Path(name).stem if name.endswith(".py") else name for name in names]
+    worlds = {s if short.count(s) == 1 else n: load_model(n) for s, n in zip(short, names, strict=True)}
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -88,7 +88,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             arguments.claims,
             profile=arguments.profile,
             key=arguments.key,
-            shipped=not arguments.worlds and not own,
+            shipped=not arguments.worlds,
             progress=done,
         )
     if arguments.out is not None:
@@ -178,10 +178,6 @@ def _sizes(family: Family) -> dict[str, int]:
         "H": family.horizon,
         "W": family.num_instructions,
     }
-
-
-def _short(name: str) -> str:
-    return Path(name).stem if name.endswith(".py") else name
 
 
 if __name__ == "__main__":

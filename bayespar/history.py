@@ -64,11 +64,12 @@ class Prompt(eqx.Module):
             if subgoals is not None or (instructions is not None and len(instructions)):
                 raise InvalidPromptError("subgoals or instructions are given without observations; give all or none")
             observations, subgoals = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32)
-        elif subgoals is None:
-            if np.ndim(observations) != 2 or np.shape(observations)[1] > 1:
+        observations = _indices("observations", observations, 2)
+        if subgoals is None:
+            if observations.shape[1] > 1:
                 raise InvalidPromptError("observations are given without subgoals; give subgoals [N, H-1]")
-            subgoals = np.zeros((np.shape(observations)[0], 0), np.int32)
-        self.observations = _indices("observations", observations, 2)
+            subgoals = np.zeros((observations.shape[0], 0), np.int32)
+        self.observations = observations
         self.subgoals = _indices("subgoals", subgoals, 2)
         N, H = self.observations.shape
         if self.subgoals.shape != (N, max(H - 1, 0)):

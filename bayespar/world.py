@@ -55,7 +55,10 @@ class Sparse(eqx.Module):
             InvalidWorldError: the two arrays differ in shape, or ``next_states`` are not integers.
         """
         self.probabilities = float_array("transition.probabilities", probabilities)
-        states = next_states if is_traced(next_states) else np.asarray(next_states)
+        try:
+            states = next_states if is_traced(next_states) else np.asarray(next_states)
+        except ValueError:
+            raise InvalidWorldError("transition.next_states is ragged; give a rectangular array of states") from None
         if not jax.numpy.issubdtype(states.dtype, np.integer):
             raise InvalidWorldError(f"transition.next_states has dtype {states.dtype}; states are integers")
         if states.shape != self.probabilities.shape:

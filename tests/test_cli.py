@@ -53,6 +53,14 @@ def test_a_world_that_meets_no_assumption_says_why(tmp_path, capsys):
     assert "H = 1" in capsys.readouterr().out
 
 
+def test_worlds_of_one_file_name_are_kept_apart(world, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "coin.py").write_text(WORLD.replace("0.25", "0.5"))
+    assert main(["verify", world, str(other / "coin.py"), "--claims", "C1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["findings"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -673,3 +673,10 @@ def test_a_world_file_of_ones_own(tmp_path):
         "def attic():\n    return bp.World([1.0], np.ones((1, 1, 1)), [[1.0]], np.ones((2, 1)), horizon=2)\n"
     )
     assert bp.solve_experts(bp.load_model(tmp_path / "attic.py")).value.tolist() == [[2.0]]
+
+
+def test_ragged_input_is_named():
+    with pytest.raises(bp.InvalidWorldError, match="next_states is ragged"):
+        bp.Sparse([[0, 1], [0]], [[0.5, 0.5], [1.0, 0.0]])
+    with pytest.raises(bp.InvalidPromptError, match="observations is ragged"):
+        bp.Prompt([[0, 1], [0]])

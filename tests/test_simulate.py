@@ -257,6 +257,24 @@ def test_a_pair_starts_every_episode_anew():
     assert not np.array_equal(pair[:, 1:], remembering[:, 1:])
 
 
+def test_baselines_on_the_lock():
+    """By hand, for a word that must be typed whole: the oracle loses nothing; MAP starts with the first word, by the
+    rule for ties; Thompson sampling tries one of the two words and then knows."""
+    family = family_of("lock")
+
+    def total(task, planner, seeds=16):
+        return bp.simulate_regret(family, task, planner, 0.0, 4, seeds, key=1).regret
+
+    for task in (0, 1):
+        assert np.abs(total(task, "oracle")).max() <= 1e-12
+        assert np.abs(total(task, "map") - task * np.eye(4)[0]).max() <= 1e-12
+    thompson = total(0, "thompson", 4096)
+    assert np.abs(thompson[:, 1:]).max() <= 1e-12
+    lost = thompson[:, 0] > 0.5
+    assert np.abs(thompson[:, 0] - lost).max() <= 1e-12
+    assert abs(lost.mean() - 0.5) <= 5 * 0.5 / 64  # five standard deviations of 4096 fair coins
+
+
 @pytest.mark.parametrize("bad", ["oracle?", 3, None, (lambda w, key: (),), (lambda w, key: (), 5)])
 def test_no_planner(bad):
     with pytest.raises(bp.InvalidPlannerError):

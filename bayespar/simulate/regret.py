@@ -18,6 +18,7 @@ from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
 from ..planning.bail import BailPlanner
+from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
 from ..planning.expert import Experts, solve_experts
 from ..planning.planner import Episode, Observed, Planner, as_planner, as_policy, check_shape, is_distribution
 from ..program import Program, as_family
@@ -92,7 +93,7 @@ def simulate_regret(
     Args:
         family_or_program: a Family, or a finite program.
         task: the true task z, an index or a name.
-        planner: "bail", or anything that :func:`as_planner` takes.
+        planner: "bail", "thompson", "map", "oracle", or anything that :func:`as_planner` takes.
         exploration: epsilon, or a schedule [T].
         episodes: T.
         seeds: independent runs.
@@ -115,7 +116,7 @@ def simulate_regret(
             raise InvalidPlannerError(f"{name} = {count!r}; give an integer of at least 1")
     schedule = check_schedule(exploration, episodes)
     experts = solve_experts(family) if experts is None else experts
-    chosen = _named_planner(planner, family, experts, episodes)
+    chosen = _named_planner(planner, family, z, experts, episodes)
     explorer = as_policy(exploration_policy, family, episodes=episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
     if not family.task_prior[z] > 0:
@@ -284,9 +285,14 @@ def _true_task(loop: Loop, planner_state: Any) -> Any:
     return jnp.full((), jnp.nan) if posterior is None else posterior[loop.task]
 
 
-def _named_planner(planner: Any, family: Family, experts: Experts, episodes: int) -> Planner:
-    if isinstance(planner, str):
-        if planner != "bail":
-            raise InvalidPlannerError(f'planner = {planner!r}; give "bail" or a planner of your own')
-        return BailPlanner(family, experts)
-    return as_planner(planner, family, episodes=episodes)
+def _named_planner(planner: Any, family: Family, task: int, experts: Experts, episodes: int) -> Planner:
+    if not isinstance(planner, str):
+        return as_planner(planner, family, episodes=episodes)
+    if planner == "oracle":
+        return OraclePlanner(family, experts, task)
+    kinds = {"bail": BailPlanner, "thompson": ThompsonPlanner, "map": MapPlanner}
+    if planner not in kinds:
+        raise InvalidPlannerError(
+            f"planner = {planner!r}; give {', '.join(map(repr, [*kinds, 'oracle']))} or a planner of your own"
+        )
+    return kinds[planner](family, experts)

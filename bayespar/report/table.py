@@ -53,7 +53,7 @@ def _cells(finding: Finding) -> tuple[Text | str, ...]:
     rejected = sum(t.rejected for t in finding.twins)
     twins = Text(f"{rejected} of {len(finding.twins)}", style="" if rejected == len(finding.twins) else "bold red")
     exact = outcome.half_width is None
-    measured = _number(outcome.measured) if exact else f"{outcome.measured:.2f} ± {outcome.half_width:.1%}"
+    measured = _number(outcome.measured) if exact else f"{_number(outcome.measured)} ± {outcome.half_width:.1%}"
     predicted = f"≤ {_number(outcome.predicted)}" if exact else _number(outcome.predicted)
     tightness = "" if outcome.tightness is None else f"{outcome.tightness:.2f}"
     return Text(outcome.verdict.value, style=_STYLES[outcome.verdict]), measured, predicted, tightness, twins

@@ -22,7 +22,7 @@ _STYLES = {
 def verdict_table(report: Report) -> RenderableType:
     """One row a claim and world; what does not apply is listed below, with its reason, then the problems."""
     title = f"Verdicts ({report.profile} profile, key {report.key})"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("claim", "world", "verdict", "measured", "predicted", "tightness", "twins"):
         table.add_column(name, justify="left" if name in ("claim", "world", "verdict") else "right", no_wrap=True)
     skipped: dict[tuple[str, str], list[str]] = {}
@@ -38,7 +38,7 @@ def verdict_table(report: Report) -> RenderableType:
     lines: list[RenderableType] = [table]
     titles = {f.claim: CLAIMS[f.claim].title for f in report.findings}
     lines += [Text(f"{i}: {title}", style="dim") for i, title in titles.items()]
-    lines.append(Text("tightness: measured / bound; twins: false statements that the same check rejected", style="dim"))
+    lines.append(Text("tightness: measured / bound; twins: how many false ones the check rejected", style="dim"))
     if skipped:
         lines.append(Text("\nNot applicable:", style="dim"))
         lines += [Text(f"  {c} on {', '.join(w)}: {why}", style="dim") for (c, why), w in skipped.items()]
@@ -51,7 +51,7 @@ def verdict_table(report: Report) -> RenderableType:
 def _cells(finding: Finding) -> tuple[Text | str, ...]:
     outcome = finding.outcome
     rejected = sum(t.rejected for t in finding.twins)
-    twins = Text(f"{rejected} of {len(finding.twins)}", style="" if rejected == len(finding.twins) else "bold red")
+    twins = Text(f"{rejected}/{len(finding.twins)}", style="" if rejected == len(finding.twins) else "bold red")
     exact = outcome.half_width is None
     measured = _number(outcome.measured) if exact else f"{_number(outcome.measured)} ± {outcome.half_width:.1%}"
     predicted = f"≤ {_number(outcome.predicted)}" if exact else _number(outcome.predicted)
@@ -70,6 +70,6 @@ def _summary(report: Report) -> Text:
         f"{supported} supported, {sum(t.rejected for t in twins)} of {len(twins)} false twins rejected, "
         f"{report.seconds:.0f} s: "
     )
-    verdict = Text("everything holds" if report.passed else f"{len(report.problems)} problems")
+    verdict = Text("everything holds" if report.passed else "not everything holds (see above)")
     verdict.stylize("bold green" if report.passed else "bold red")
     return Text(text) + verdict

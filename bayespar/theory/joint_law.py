@@ -36,7 +36,7 @@ def joint_posterior(
 
     Source: theory.md, C1.
     """
-    Z, H = family.num_tasks, family.horizon
+    Z, H = family.num_tasks, family.horizon  # below, z % 1 picks the one row of a shared kernel
     initial = np.asarray(family.initial, np.float64)
     emission = np.asarray(family.emission, np.float64)
     kernel = np.asarray(family.dense_transition(), np.float64)

@@ -17,6 +17,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.handlers import block
 from numpyro.primitives import Messenger
+from scipy.special import comb
 
 from .arrays import as_float_array, is_traced
 from .errors import InvalidProgramError, TooLargeError
@@ -41,64 +42,56 @@ class Leaf:
 
 
 def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
-    """The values of a finite discrete site, and their probabilities [values]."""
-    while isinstance(fn, (dist.Independent, dist.ExpandedDistribution)) and fn.batch_shape == ():
-        fn = fn.base_dist
-    if isinstance(fn, dist.Delta):
-        return [_plain(fn.v)], np.ones(1)
-    if not getattr(fn, "has_enumerate_support", False):
-        raise InvalidProgramError(
-            f"site '{name}' is {type(fn).__name__}, which is not finite and discrete, so it cannot be "
-            "enumerated; use a finite distribution (Categorical, Bernoulli, DiscreteUniform, ...)"
-        )
-    with jax.ensure_compile_time_eval():  # a support is concrete even where probabilities are traced
-        values = np.asarray(fn.enumerate_support(expand=False))
-    if len(values) == 0:
-        raise InvalidProgramError(f"site '{name}' has no value at all; give its distribution at least one")
-    batch = fn.batch_shape
-    if batch or fn.event_shape:
-        return _product_support(fn, values)
-    if isinstance(fn, dist.BernoulliProbs):
-        p = as_float_array(fn.probs)
-        probabilities = jax.numpy.stack([1 - p, p]) if is_traced(p) else np.stack([1 - p, p])
-    elif isinstance(fn, (dist.CategoricalProbs, dist.CategoricalLogits, dist.BernoulliLogits)):
-        p = as_float_array(fn.probs)
-        if isinstance(fn, dist.BernoulliLogits):
-            p = np.stack([1 - p, p]) if not is_traced(p) else jax.numpy.stack([1 - p, p])
-        probabilities = p
-    elif isinstance(fn, dist.DiscreteUniform):
-        probabilities = np.full(len(values), 1 / len(values))
-    else:
-        logs = fn.log_prob(values)
-        probabilities = jax.numpy.exp(logs) if is_traced(logs) else np.exp(np.asarray(logs, dtype=np.float64))
-    return list(values), probabilities
+    """The values of a finite discrete site, and their probabilities [values].
 
-
-def _product_support(fn: Any, values: np.ndarray) -> tuple[list[Any], Any]:
-    """Every joint value of a site with several independent elements (a plate, or a vector of parameters)."""
-    batch = fn.batch_shape
-    if fn.event_shape:
-        raise InvalidProgramError("a finite site with an event dimension cannot be enumerated; use scalar sites")
-    flat = values.reshape(-1)
-    count = len(flat) ** int(np.prod(batch, dtype=int))
-    if count > MAX_LEAVES:
-        raise TooLargeError(f"a site of shape {batch} has {count} joint values, more than {MAX_LEAVES}", 8 * count)
+    A site with several independent elements (in a plate, or with a vector of parameters) has every joint value.
+    """
     base = fn
     while isinstance(base, (dist.Independent, dist.ExpandedDistribution)):
         base = base.base_dist
-    if isinstance(base, dist.BernoulliProbs):
-        p = as_float_array(base.probs)
-        table = jax.numpy.stack([1 - p, p], -1) if is_traced(p) else np.stack([1 - p, p], -1)
-    elif isinstance(base, (dist.CategoricalProbs, dist.CategoricalLogits)):
-        table = as_float_array(base.probs)
-    else:
-        table = fn.log_prob(values)
-        table = np.moveaxis(np.exp(np.asarray(table, dtype=np.float64)), 0, -1)
-    xp = jax.numpy if is_traced(table) else np
-    table = xp.broadcast_to(table, (*batch, len(flat))).reshape(-1, len(flat))
-    choices = np.array(list(itertools.product(range(len(flat)), repeat=table.shape[0])), dtype=int)
-    probabilities = xp.prod(table[np.arange(table.shape[0]), choices], axis=-1)
-    return [flat[c].reshape(batch) for c in choices], probabilities
+    if isinstance(base, dist.Delta) and not fn.batch_shape:
+        return [_plain(base.v)], np.ones(1)
+    if not getattr(fn, "has_enumerate_support", False) or fn.event_shape:
+        raise InvalidProgramError(
+            f"site '{name}' is {type(fn).__name__}, which is not a finite and discrete number, so it cannot be "
+            "enumerated; use finite distributions (Categorical, Bernoulli, DiscreteUniform, ...)"
+        )
+    with jax.ensure_compile_time_eval():  # a support is concrete even where probabilities are traced
+        values = np.asarray(fn.enumerate_support(expand=False)).reshape(-1)
+    if len(values) == 0:
+        raise InvalidProgramError(f"site '{name}' has no value at all; give its distribution at least one")
+    masses = _masses(base, values)
+    if not fn.batch_shape:
+        return list(values), masses.reshape(-1)
+
+    elements = int(np.prod(fn.batch_shape, dtype=int))
+    count = len(values) ** elements
+    if count > MAX_LEAVES:
+        raise TooLargeError(
+            f"site '{name}' of shape {fn.batch_shape} has {count} joint values, more than {MAX_LEAVES}", 8 * count
+        )
+    xp = jax.numpy if is_traced(masses) else np
+    table = xp.broadcast_to(masses, (*fn.batch_shape, len(values))).reshape(elements, len(values))
+    choices = np.array(list(itertools.product(range(len(values)), repeat=elements)), dtype=int)
+    probabilities = xp.prod(table[np.arange(elements), choices], axis=-1)
+    return [values[c].reshape(fn.batch_shape) for c in choices], probabilities
+
+
+def _masses(fn: Any, values: np.ndarray) -> Any:
+    """The probability of each value, [*batch, values]; exact zeros stay zeros, which ``log_prob`` may clip."""
+    if isinstance(fn, (dist.CategoricalProbs, dist.CategoricalLogits)):
+        return as_float_array(fn.probs)
+    if isinstance(fn, dist.DiscreteUniform):
+        return np.full(len(values), 1 / len(values))
+    if isinstance(fn, (dist.BernoulliProbs, dist.BernoulliLogits)):
+        p = as_float_array(fn.probs)
+        return (jax.numpy if is_traced(p) else np).stack([1 - p, p], -1)
+    if isinstance(fn, (dist.BinomialProbs, dist.BinomialLogits)):
+        p = as_float_array(fn.probs)[..., None]
+        k, n = values.astype(p.dtype), len(values) - 1
+        return comb(n, values).astype(p.dtype) * p**k * (1 - p) ** (n - k)
+    logs = fn.log_prob(values.reshape(-1, *(1,) * len(fn.batch_shape)))
+    return jax.numpy.moveaxis(jax.numpy.exp(logs), 0, -1) if is_traced(logs) else np.moveaxis(np.exp(logs), 0, -1)
 
 
 def _plain(value: Any) -> Any:

@@ -680,3 +680,10 @@ def test_ragged_input_is_named():
         bp.Sparse([[0, 1], [0]], [[0.5, 0.5], [1.0, 0.0]])
     with pytest.raises(bp.InvalidPromptError, match="observations is ragged"):
         bp.Prompt([[0, 1], [0]])
+
+
+@pytest.mark.parametrize(("probability", "masses"), [(0.0, [1.0]), (1.0, [1.0]), (0.25, [9 / 16, 6 / 16, 1 / 16])])
+def test_a_binomial_keeps_exact_zeros(probability, masses):
+    leaves = list(enumerate_leaves(lambda: numpyro.sample("n", dist.Binomial(2, probability))))
+    assert [float(leaf.weight) for leaf in leaves] == masses
+    assert int(leaves[0].value) == (2 if probability == 1 else 0)

@@ -298,6 +298,12 @@ def test_planners_that_return_no_distribution_are_named(probabilities, message):
         bp.sample_corpus(family_of("needle", tasks=4), 2, 2, planner)
 
 
+@pytest.mark.parametrize("returned", [[2.0, 0, 0, 0, 0], [0.5, 0.5], [np.nan] * 5])
+def test_prompt_callables_that_return_no_distribution_are_named(returned):
+    with pytest.raises(bp.InvalidPlannerError, match="seed 0, episode 0"):
+        bp.simulate_regret(family_of("needle", tasks=4), 0, lambda prompt: returned, episodes=2, seeds=2)
+
+
 def test_a_task_of_prior_zero_is_refused():
     family = family_of("needle", tasks=4)
     family = bp.Family([0, 0.5, 0.5, 0], family.initial, family.transition, family.emission, family.reward, horizon=2)

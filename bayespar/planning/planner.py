@@ -124,7 +124,8 @@ class UniformPolicy(Planner):
 class PromptPlanner(Planner):
     """Any Python callable from a :class:`Prompt` to probabilities [G], called on the host.
 
-    The prompt so far is carried in arrays of fixed size, so the callable is never traced.
+    The prompt so far is carried in arrays of fixed size, so the callable is never traced. Where it returns no
+    distribution, the probabilities are NaN, which whoever runs the planner reports.
     """
 
     function: Callable[[Prompt], Any] = eqx.field(static=True)
@@ -176,12 +177,10 @@ class PromptPlanner(Planner):
             np.asarray(subgoals)[:h],
             int(instruction),
         )
-        probabilities = np.asarray(self.function(prompt))
-        if probabilities.shape != (self.subgoals,):
-            raise InvalidPlannerError(
-                f"the planner returned shape {list(probabilities.shape)}; it must be [{self.subgoals}]"
-            )
-        checked = check_probabilities(probabilities, self.subgoals)
+        try:
+            checked = check_probabilities(np.reshape(self.function(prompt), (1, -1))[0], self.subgoals)
+        except InvalidPlannerError:
+            checked = np.full(self.subgoals, np.nan)  # an error would lose its type in here; the loop names the episode
         return checked.view(np.uint32).reshape(-1, 2) if double else checked.astype(np.float32)
 
 

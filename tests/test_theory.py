@@ -100,6 +100,7 @@ def fake_claim(verdict, rejected=True, worlds=1):
         id="C1",
         title="",
         statement="",
+        assumptions=(),
         status="derived",
         worlds=worlds,
         check=lambda s, t: Outcome(verdict, 0.0, 1.0, "because"),

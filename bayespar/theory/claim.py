@@ -108,7 +108,8 @@ class Claim:
     Attributes:
         id: its label on the theory page.
         title: a few words.
-        statement: in full, with its assumptions.
+        statement: in full.
+        assumptions: what it needs of the world at hand, each checked there; empty if nothing.
         status: "derived" (proved on the theory page).
         worlds: the least number of worlds that must support it; 1 if it is about one world.
         check: the evidence on one world.
@@ -118,6 +119,7 @@ class Claim:
     id: str
     title: str
     statement: str
+    assumptions: tuple[str, ...]
     status: str
     worlds: int
     check: Callable[[Subject, Settings], Outcome]

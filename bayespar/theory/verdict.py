@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..statistics import Interval
+from .figure import Figure
 
 LARGEST_HALF_WIDTH = 0.02
 
@@ -31,6 +32,7 @@ class Outcome:
         tightness: measured / bound, for an inequality whose bound is not trivial.
         half_width: relative half-width of the confidence interval, for a statistical check.
         alpha: probability of a false alarm, 0 for an exact check.
+        figures: what to draw beside the numbers.
     """
 
     verdict: Verdict
@@ -40,6 +42,7 @@ class Outcome:
     tightness: float | None = None
     half_width: float | None = None
     alpha: float = 0.0
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)

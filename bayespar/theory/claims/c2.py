@@ -152,6 +152,7 @@ C2 = Claim(
         "For any predictor q of the expert label, E_D[-log q(g*)] - E_D[-log BAIL(g*)] = E_D KL(BAIL || q) >= 0, and "
         "E_D TV(BAIL, q) <= sqrt(excess / 2)."
     ),
+    assumptions=("H >= 2", "some two experts disagree on a possible history"),
     status="derived",
     worlds=2,
     check=check,

@@ -88,6 +88,7 @@ C3 = Claim(
         "Under the corpus law P_D (not under one task) and whatever the subgoals, E[P(z | next prompt) | prompt] = "
         "P(z | prompt), and E[P(z | pt)] = P_Z(z)."
     ),
+    assumptions=("some history tells two tasks apart",),
     status="derived",
     worlds=2,
     check=check,

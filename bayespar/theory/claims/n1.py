@@ -103,6 +103,7 @@ N1 = Claim(
         "K tasks, uniform prior, H = 2: button k wins iff k is the task, and no expert ever reads the sign. BAIL "
         "eliminates one task per failure, so Reg_z(T) = T - T(T+1)/(2K) for T <= K; with K >= T it is at least (T-1)/2."
     ),
+    assumptions=("the world is the needle, with K >= T tasks",),
     status="derived",
     worlds=1,
     check=check,

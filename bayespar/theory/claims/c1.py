@@ -70,8 +70,8 @@ C1 = Claim(
     id="C1",
     title="in-context learning computes BAIL",
     statement=(
-        "For every possible prompt P_D(g*_h | pt_h) = sum_z pi*_z(g*_h | tau_h, w) P(z | pt_h), with P(z | pt_h) proportional to P_Z(z) times "
-        "the causal likelihood of the prompt."
+        "For every possible prompt P_D(g*_h | pt_h) = sum_z pi*_z(g*_h | tau_h, w) P(z | pt_h), with P(z | pt_h) "
+        "proportional to P_Z(z) times the causal likelihood of the prompt."
     ),
     assumptions=("the corpus's behaviour policy sees neither the task nor the labels", "H >= 2"),
     status="derived",

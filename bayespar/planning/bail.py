@@ -185,3 +185,23 @@ class BailPlanner(Planner):
             return jnp.zeros(self.subgoals, posterior.dtype).at[actions].add(posterior)
         votes = actions[:, None] == jnp.arange(self.subgoals)
         return jnp.where(votes, posterior[:, None], 0).sum(axis=0)
+
+
+class WatchedPlanner(Planner):
+    """A planner without a posterior, beside which the exact one is kept: a gate can then read it."""
+
+    planner: Planner
+    watch: BailPlanner
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        return self.planner.init(instruction, key), self.watch.init(instruction, key)
+
+    def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
+        inner, probabilities = self.planner.step(state[0], observed)
+        return (inner, self.watch.step(state[1], observed)[0]), probabilities
+
+    def observe(self, state: Any, episode: Episode) -> Any:
+        return self.planner.observe(state[0], episode), self.watch.observe(state[1], episode)
+
+    def posterior(self, state: Any) -> Any:
+        return self.watch.posterior(state[1])

@@ -92,7 +92,7 @@ def enumerate_histories(family_or_program: Family | Program, *, max_bytes: int =
         above, nodes = layers[-1], graph.layers[h]
         probability = np.append(nodes.probability, np.zeros((1, *nodes.probability.shape[1:])), axis=0)
         child = np.append(nodes.child, np.full((1, *nodes.child.shape[1:]), -1, np.int32), axis=0)
-        parent, subgoal, observation = _possible(probability > 0, above.node, alive)
+        parent, subgoal, observation = possible_continuations(probability > 0, above.node, alive)
         predicted = len(parent) * Z * 12
         if predicted > max_bytes:
             raise TooLargeError(
@@ -107,7 +107,7 @@ def enumerate_histories(family_or_program: Family | Program, *, max_bytes: int =
     return Histories(family, graph, tuple(layers))
 
 
-def _possible(
+def possible_continuations(
     positive: Bool[np.ndarray, "M G O"], node: Int[np.ndarray, "n Z"], alive: Bool[np.ndarray, " Z"]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The (parent, g, o) that some live task makes possible, in lexicographic order."""

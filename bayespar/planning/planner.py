@@ -223,7 +223,9 @@ def as_policy(policy: Any, family: Family, *, episodes: int = 1) -> Planner:
     """
     if isinstance(policy, str):
         if policy != "uniform":
-            raise InvalidPlannerError(f'policy = {policy!r}; give "uniform" or a policy of your own')
+            raise InvalidPlannerError(
+                f'policy = {policy!r}; give "uniform" or a policy of your own (to explore, also "best" or "cheapest")'
+            )
         return UniformPolicy(family.num_subgoals)
     return as_planner(policy, family, episodes=episodes)
 

@@ -12,15 +12,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
-from ..planning.bail import BailPlanner
+from ..planning.bail import BailPlanner, WatchedPlanner
 from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
+from ..planning.classes import task_classes
+from ..planning.design import as_exploration_policy
 from ..planning.expert import Experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_planner, as_policy, check_shape, is_distribution
+from ..planning.exploration import Exploration, Odds, as_exploration, by_rule
+from ..planning.hellinger import eta
+from ..planning.planner import Episode, Observed, Planner, as_planner, check_shape, is_distribution
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..world import Family
@@ -29,6 +33,7 @@ from .environment import Environment, draw, split_key, uniforms
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
 _LONGEST_CHUNK = 256
+_SHORT_CHUNK = 64  # where a block may be over early
 
 
 @dataclass(frozen=True)
@@ -86,25 +91,29 @@ def simulate_regret(
 ) -> RegretCurves:
     """Run a planner for T episodes in the world of one task, many times over.
 
-    In episode t a coin of bias eps_t, independent of everything else, lets the exploration policy act instead of the
-    planner; the planner sees what happened either way. Kept on the device: one chunk of episodes. The same key gives
-    the same curves on any machine.
+    In episode t a coin of bias eps_t, independent of everything else, or a gate that reads the posterior, lets the
+    exploration policy act instead of the planner; the planner sees what happened either way. Kept on the device: one
+    chunk of episodes. The same key gives the same curves on any machine. Runs whose posterior is certain and that will
+    not explore again are over: their regret is 0 from then on.
 
     Args:
         family_or_program: a Family, or a finite program.
         task: the true task z, an index or a name.
         planner: "bail", "thompson", "map", "oracle", or anything that :func:`as_planner` takes.
-        exploration: epsilon, or a schedule [T].
+        exploration: epsilon, a schedule [T], an :class:`Exploration`, or a rule of theory.md by name: "constant",
+            "anytime" or "explore-first" (E2; they use the eta of the exploration policy), "gated" or "gated-anytime"
+            (E3). A gate reads the planner's posterior, or the exact one if the planner has none.
         episodes: T.
         seeds: independent runs.
-        exploration_policy: "uniform", or anything that :func:`as_planner` takes.
+        exploration_policy: "uniform", "best" (largest eta), "cheapest" (least loss per information), or anything that
+            :func:`as_planner` takes.
         key: a JAX key or an int.
         experts: from :func:`solve_experts`; solved here if not given.
         progress: called with the number of seed-episodes just finished.
 
     Raises:
-        InvalidPlannerError: no such planner, a planner whose probabilities are none, a schedule outside [0, 1], or no
-            episodes or seeds.
+        InvalidPlannerError: no such planner or rule, a planner whose probabilities are none, a schedule outside [0, 1],
+            a rule that needs an eta above 0, or no episodes or seeds.
         InvalidWorldError: no such task, or its prior is 0.
 
     Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
@@ -114,23 +123,31 @@ def simulate_regret(
     for name, count in (("episodes", episodes), ("seeds", seeds)):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise InvalidPlannerError(f"{name} = {count!r}; give an integer of at least 1")
-    schedule = check_schedule(exploration, episodes)
+    rule = exploration if isinstance(exploration, str) else as_exploration(exploration, episodes)
     experts = solve_experts(family) if experts is None else experts
     chosen = _named_planner(planner, family, z, experts, episodes)
-    explorer = as_policy(exploration_policy, family, episodes=episodes)
+    explorer = as_exploration_policy(exploration_policy, family, episodes=episodes)
+    if isinstance(rule, str):
+        needs_eta = not rule.startswith("gated")
+        rule = by_rule(rule, Odds.of(family), eta(family, explorer) if needs_eta else 1.0, episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
     if not family.task_prior[z] > 0:
         raise InvalidWorldError(f"the task {family.tasks[z]!r} has prior 0, so no posterior can ever find it")
 
-    chunk = min(_LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
+    ends = estimator == "advantage" and type(chosen) in (BailPlanner, MapPlanner, ThompsonPlanner)
+    last_coin = int(np.flatnonzero(rule.coin).max(initial=-1))
+    ends = ends and last_coin < episodes - _SHORT_CHUNK
+    chunk = min(_SHORT_CHUNK if ends else _LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
     chunks = -(-episodes // chunk)
-    padded = np.zeros(chunks * chunk, family.dtype)
-    padded[:episodes] = schedule
+    padded = np.zeros((chunks * chunk, 2), family.dtype)
+    padded[:episodes] = np.stack([rule.coin, rule.gate], axis=1)
     blocks = -(-seeds // SEED_BLOCK)
     root, entropy = split_key(key)
     with precision_of(family):
         keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
-        loop = Loop(family, z, chosen, explorer, experts, estimator)
+        if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), keys[0, 0]) is None:
+            chosen = WatchedPlanner(chosen, BailPlanner(family, experts))
+        loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated)
         for role, policy in (("planner", chosen), ("exploration policy", explorer)):
             check_shape(role, policy, family)
 
@@ -143,8 +160,13 @@ def simulate_regret(
                 state = _start(loop, keys[block], uniform[0]) if c == 0 else state
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
                 curves.append([np.asarray(a).T for a in out])
+                over = ends and (c + 1) * chunk > last_coin and bool((curves[-1][1][:, -1] == 1).all())
                 if progress is not None:
-                    progress(SEED_BLOCK * chunk)
+                    progress(SEED_BLOCK * chunk * (chunks - c if over else 1))
+                if over:
+                    rest = (SEED_BLOCK, chunk * (chunks - c - 1))
+                    curves.append([np.zeros(rest), np.ones(rest), np.zeros(rest, bool)])
+                    break
             return [np.concatenate(a, axis=1) for a in zip(*curves, strict=True)]
 
     first = run(0)  # alone, so that only one thread compiles
@@ -163,22 +185,6 @@ def simulate_regret(
     return RegretCurves(regret, true_task, explored, bound, estimator)
 
 
-def check_schedule(exploration: Any, episodes: int) -> Float[np.ndarray, " T"]:
-    """The probability of exploring in each episode, [T].
-
-    Raises:
-        InvalidPlannerError: not a number or [T] array of numbers in [0, 1].
-    """
-    if isinstance(exploration, str):
-        raise InvalidPlannerError(f"exploration = {exploration!r}; give epsilon or a schedule [T]")
-    array = np.asarray(exploration, np.float64)
-    if array.shape not in ((), (episodes,)):
-        raise InvalidPlannerError(f"exploration has shape {list(array.shape)}; give epsilon or a schedule [{episodes}]")
-    if not ((array >= 0) & (array <= 1)).all():
-        raise InvalidPlannerError("exploration has entries outside [0, 1]; each is the probability of a coin")
-    return np.broadcast_to(array, (episodes,))
-
-
 class Loop(eqx.Module):
     """Everything that the online loop reads."""
 
@@ -189,11 +195,20 @@ class Loop(eqx.Module):
     tracker: Filter
     reward: Float[Array, "H O W"]
     task: Any
+    label: Int[Array, " Z"]
     horizon: int = eqx.field(static=True)
     estimator: str = eqx.field(static=True)
+    gated: bool = eqx.field(static=True)
 
     def __init__(
-        self, family: Family, task: int, planner: Planner, explorer: Planner, experts: Experts, estimator: str
+        self,
+        family: Family,
+        task: int,
+        planner: Planner,
+        explorer: Planner,
+        experts: Experts,
+        estimator: str,
+        gated: bool,
     ):
         self.environment = Environment(family)
         self.planner, self.explorer, self.experts = planner, explorer, experts
@@ -202,6 +217,8 @@ class Loop(eqx.Module):
         self.task = np.int32(task)
         self.horizon = family.horizon
         self.estimator = estimator
+        self.gated = gated
+        self.label = task_classes(family).label if gated else np.zeros(family.num_tasks, int)
 
 
 @eqx.filter_jit
@@ -214,25 +231,28 @@ def _start(loop: Loop, keys: Any, uniform: Any) -> Any:
 
 
 @eqx.filter_jit
-def _run_chunk(loop: Loop, state: Any, uniform: Any, schedule: Any) -> Any:
+def _run_chunk(loop: Loop, state: Any, uniform: Any, rules: Any) -> Any:
     """A chunk of episodes for a block of seeds."""
 
     def episode(state: Any, item: Any) -> Any:
-        uniform, epsilon = item
-        return jax.vmap(lambda s, u: _episode(loop, s, u, epsilon))(state, uniform)
+        uniform, rule = item
+        return jax.vmap(lambda s, u: _episode(loop, s, u, rule))(state, uniform)
 
-    return jax.lax.scan(episode, state, (uniform, schedule))
+    return jax.lax.scan(episode, state, (uniform, rules))
 
 
-def _episode(loop: Loop, state: Any, uniform: Any, epsilon: Any) -> Any:
+def _episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
     """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored).
 
-    ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused).
+    ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused); ``rule`` is (probability
+    of the coin, threshold of the gate).
     """
     H, environment = loop.horizon, loop.environment
     planner_state, explorer_key = state
     w = draw(environment.instructions, uniform[H, 0])
-    explore = uniform[H, 1] < epsilon
+    explore = uniform[H, 1] < rule[0]
+    if loop.gated:
+        explore = explore | (_uncertainty(loop, planner_state) > rule[1])
     explorer_state = loop.explorer.init(w, explorer_key)
     before = _true_task(loop, planner_state)
 
@@ -283,6 +303,13 @@ def _needs_belief(loop: Loop) -> bool:
 def _true_task(loop: Loop, planner_state: Any) -> Any:
     posterior = loop.planner.posterior(planner_state)
     return jnp.full((), jnp.nan) if posterior is None else posterior[loop.task]
+
+
+def _uncertainty(loop: Loop, planner_state: Any) -> Any:
+    """1 - max_z P(z | past) over classes of tasks, as a sum over the others, so that nothing cancels."""
+    posterior = loop.planner.posterior(planner_state)
+    mass = jnp.zeros_like(posterior).at[loop.label].add(posterior)
+    return jnp.where(jnp.arange(len(mass)) == mass.argmax(), 0, mass).sum()
 
 
 def _named_planner(planner: Any, family: Family, task: int, experts: Experts, episodes: int) -> Planner:

@@ -13,7 +13,16 @@ from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefi
 from .filtering import Filter as Filter
 from .history import Prompt as Prompt
 from .planning.bail import bail as bail
+from .planning.classes import TaskClasses as TaskClasses, task_classes as task_classes
+from .planning.design import (
+    Design as Design,
+    cheapest_exploration as cheapest_exploration,
+    design_exploration as design_exploration,
+)
+from .planning.expected_regret import ExpectedRegret as ExpectedRegret, expected_regret as expected_regret
 from .planning.expert import solve_experts as solve_experts
+from .planning.exploration import Exploration as Exploration
+from .planning.hellinger import eta as eta
 from .planning.histories import Histories as Histories, enumerate_histories as enumerate_histories
 from .planning.planner import (
     Episode as Episode,
@@ -34,5 +43,11 @@ from .program import (
     load_model as load_model,
 )
 from .simulate.corpus import Corpus as Corpus, sample_corpus as sample_corpus
-from .simulate.regret import simulate_regret as simulate_regret
+from .simulate.regret import RegretCurves as RegretCurves, simulate_regret as simulate_regret
+from .simulate.separation import estimate_eta as estimate_eta
+from .theory.recommend import (
+    Recommendation as Recommendation,
+    Recommendations as Recommendations,
+    recommend as recommend,
+)
 from .world import Family as Family, Sparse as Sparse, World as World

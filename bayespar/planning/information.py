@@ -15,17 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..arrays import Array
-from ..errors import TooLargeError
+from ..arrays import Array, precision_of
+from ..errors import InvalidPlannerError, TooLargeError
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES, belief_graph, merge_rows
 from .histories import possible_continuations
-from .planner import Observed, Planner
+from .planner import Observed, Planner, check_probabilities
+from .value import step_all
 
 Flow = list[Float[np.ndarray, "_ G"]]
 """y(n, g), layer by layer."""
@@ -209,3 +210,49 @@ class GraphPolicy(Planner):
         node = jnp.where(h == 0, jnp.asarray(self.root)[o], jnp.asarray(self.child)[state, g, o])
         row = w if self.table.shape[0] > 1 else 0
         return node, jnp.asarray(self.table)[row, node]
+
+
+def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> list[Flow]:
+    """The probabilities of a policy at every node, [n, G] a layer, for each instruction.
+
+    Raises:
+        InvalidPlannerError: the policy returns no distribution, or it tells histories apart that the graph merges (it
+            remembers more than what bears on the task and the future).
+    """
+    family, root = graph.family, jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    seen = np.flatnonzero(graph.root >= 0)
+    tables: list[Flow] = []
+    with precision_of(family):
+        for w in range(family.num_instructions):
+            same = np.zeros(len(seen), np.int32)
+            start = jax.tree.map(lambda a: _rows(jnp.asarray(a)[None], same), policy.init(w, root))
+            arrived = step_all(policy, start, seen.astype(np.int32), np.full(len(seen), -1, np.int32), 0, w)
+            into, table = graph.root[seen], []
+            for h, layer in enumerate(graph.layers):
+                state, probabilities = _merged(arrived, into)
+                table.append(check_probabilities(probabilities, family.num_subgoals))
+                if h < len(graph.layers) - 1:
+                    before = jax.tree.map(lambda a, n=layer.node: _rows(a, n), state)
+                    heard = layer.observation.astype(np.int32), layer.subgoal.astype(np.int32)
+                    arrived, into = step_all(policy, before, *heard, h + 1, w), layer.child
+            tables.append(table)
+    return tables
+
+
+def _merged(arrived: Any, into: Int[np.ndarray, " e"]) -> Any:
+    """State and probabilities at each of ``size`` nodes, from those at the edges that lead there; all must agree."""
+    _, first = np.unique(into, return_index=True)
+    for leaf in jax.tree.leaves(arrived):
+        rows, same = _rows(leaf, slice(None)), _rows(leaf, first[into])
+        if isinstance(rows, np.ndarray) and not np.allclose(rows, same, rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise InvalidPlannerError(
+                "the policy depends on more of the history than the posterior and the beliefs, so it is no policy over "
+                "this graph; simulate it instead"
+            )
+    return jax.tree.map(lambda a: _rows(a, first), arrived)
+
+
+def _rows(leaf: Any, index: Any) -> Any:
+    """Rows of an array on the host; of an array of keys, which only JAX can hold, on the device."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf[index] if is_key else np.asarray(leaf)[index]

@@ -66,14 +66,14 @@ def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Flo
                 else:
                     state = jax.tree.map(lambda a, parent=layer.parent: a[parent], state)
                 observed = layer.observation, layer.subgoal
-                state, table[h][:, w] = _step_all(planner, state, *observed, h, w)
+                state, table[h][:, w] = step_all(planner, state, *observed, h, w)
     for rows in table:
         check_probabilities(rows, family.num_subgoals)
     return table
 
 
 @eqx.filter_jit
-def _step_all(planner: Planner, state: Any, observation: Any, subgoal: Any, h: Any, w: Any) -> Any:
+def step_all(planner: Planner, state: Any, observation: Any, subgoal: Any, h: Any, w: Any) -> Any:
     """One step of a planner at every history of a layer, a bounded number of them at a time."""
 
     def step(item: Any) -> Any:

@@ -6,13 +6,15 @@ import importlib.metadata
 import json
 import math
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..theory.claims import CLAIMS
+from ..theory.figure import Bars, Branch, Curves, Figure, Series
 from ..theory.runner import Finding, Report
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def report_data(report: Report) -> dict[str, Any]:
@@ -25,16 +27,26 @@ def report_data(report: Report) -> dict[str, Any]:
         "key": report.key,
         "dtype": "float64",
         "seconds": round(report.seconds, 3),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("bayespar", "jax", "numpyro", "numpy", "scipy")},
-        },
+        "versions": versions(),
         "claims": [
-            {"id": c.id, "title": c.title, "statement": c.statement, "status": c.status, "worlds_needed": c.worlds}
+            {
+                "id": c.id,
+                "title": c.title,
+                "statement": c.statement,
+                "assumptions": list(c.assumptions),
+                "status": c.status,
+                "worlds_needed": c.worlds,
+            }
             for c in (CLAIMS[i] for i in dict.fromkeys(f.claim for f in report.findings))
         ],
         "findings": [_finding(f) for f in report.findings],
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute, by name."""
+    names = ("bayespar", "jax", "numpyro", "numpy", "scipy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def write_report(report: Report, folder: Path) -> Path:
@@ -68,7 +80,60 @@ def _finding(finding: Finding) -> dict[str, Any]:
             }
             for t in finding.twins
         ],
+        "figures": [_figure(f) for f in outcome.figures],
     }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    if isinstance(figure, Curves):
+        return {
+            "kind": "curves",
+            "title": figure.title,
+            "x_label": figure.x_label,
+            "y_label": figure.y_label,
+            "log": figure.log,
+            "series": [_series(s) for s in figure.series],
+            "note": figure.note,
+        }
+    if isinstance(figure, Bars):
+        return {
+            "kind": "bars",
+            "title": figure.title,
+            "x_label": figure.x_label,
+            "labels": list(figure.labels),
+            "values": _numbers(figure.values),
+            "note": figure.note,
+        }
+    return {
+        "kind": "policy",
+        "title": figure.title,
+        "branches": [_branch(b) for b in figure.branches],
+        "note": figure.note,
+    }
+
+
+def _series(series: Series) -> dict[str, Any]:
+    return {
+        "name": series.name,
+        "kind": series.kind,
+        "x": _numbers(series.x),
+        "y": _numbers(series.y),
+        "low": None if series.low is None else _numbers(series.low),
+        "high": None if series.high is None else _numbers(series.high),
+    }
+
+
+def _branch(branch: Branch) -> dict[str, Any]:
+    return {
+        "words": branch.words,
+        "kind": branch.kind,
+        "probability": _number(branch.probability),
+        "children": [_branch(b) for b in branch.children],
+    }
+
+
+def _numbers(values: Sequence[float]) -> list[float | str | None]:
+    return [_number(v) for v in values]
 
 
 def _number(value: float | None) -> float | str | None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from ..theory.claims import CLAIMS
 from ..theory.runner import Finding, Report
 from ..theory.verdict import Verdict
+from .format import conclusion, counts, half_width, number, predicted, tightness
 
 _STYLES = {
     Verdict.SUPPORTED: "green",
@@ -52,24 +53,12 @@ def _cells(finding: Finding) -> tuple[Text | str, ...]:
     outcome = finding.outcome
     rejected = sum(t.rejected for t in finding.twins)
     twins = Text(f"{rejected}/{len(finding.twins)}", style="" if rejected == len(finding.twins) else "bold red")
-    exact = outcome.half_width is None
-    measured = _number(outcome.measured) if exact else f"{_number(outcome.measured)} ± {outcome.half_width:.1%}"
-    predicted = f"≤ {_number(outcome.predicted)}" if exact else _number(outcome.predicted)
-    tightness = "" if outcome.tightness is None else f"{outcome.tightness:.2f}"
-    return Text(outcome.verdict.value, style=_STYLES[outcome.verdict]), measured, predicted, tightness, twins
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+    measured = f"{number(outcome.measured)} {half_width(outcome)}".strip()
+    verdict = Text(outcome.verdict.value, style=_STYLES[outcome.verdict])
+    return verdict, measured, predicted(outcome), tightness(outcome), twins
 
 
 def _summary(report: Report) -> Text:
-    supported = sum(f.outcome.verdict is Verdict.SUPPORTED for f in report.findings)
-    twins = [t for f in report.findings for t in f.twins]
-    text = (
-        f"{supported} supported, {sum(t.rejected for t in twins)} of {len(twins)} false twins rejected, "
-        f"{report.seconds:.0f} s: "
-    )
-    verdict = Text("everything holds" if report.passed else "not everything holds (see above)")
+    verdict = Text(conclusion(report) + ("" if report.passed else " (see above)"))
     verdict.stylize("bold green" if report.passed else "bold red")
-    return Text(text) + verdict
+    return Text(f"{counts(report)}: ") + verdict

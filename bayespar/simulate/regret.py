@@ -22,7 +22,7 @@ from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
 from ..planning.classes import task_classes
 from ..planning.design import as_exploration_policy
 from ..planning.expert import Experts, solve_experts
-from ..planning.exploration import Exploration, Odds, as_exploration, by_rule
+from ..planning.exploration import Odds, as_exploration, by_rule
 from ..planning.hellinger import eta
 from ..planning.planner import Episode, Observed, Planner, as_planner, check_shape, is_distribution
 from ..program import Program, as_family

@@ -1,0 +1,287 @@
+"""Expected regret without simulation: dynamic programming over the posteriors that a planner can hold.
+
+Between episodes a planner that acts on its posterior is in one of finitely many places after t episodes: the distinct
+posteriors. Their probabilities under every task are carried forward, one episode at a time; equal posteriors are
+merged. It is exact, and cheap where few posteriors are possible; where there are too many, simulate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import InvalidPlannerError, TooLargeError
+from ..program import Program
+from ..world import Family
+from .beliefs import merge_rows
+from .classes import TaskClasses, task_classes
+from .design import as_exploration_policy
+from .exploration import Exploration, Odds, as_exploration, by_rule
+from .game import Game
+from .graph_experts import GraphExperts, first_reward, graph_experts
+from .information import Flow, InformationGraph, graph_table, information_graph
+
+PLANNERS = ("bail", "map", "thompson")
+_BLOCK = 1 << 22  # entries of a temporary array
+
+
+@dataclass(frozen=True)
+class ExpectedRegret:
+    """What a planner loses on average, episode by episode, under every class of tasks (C of them).
+
+    Attributes:
+        regret: E[J_z(pi*_z, w) - J_z(pi_t, w)], [C, T], in units of reward.
+        explored: probability that the exploration policy acts, [C, T].
+        doubt: E[1 - P(z | pt_h)] after each observation h of episode t, given that the planner acts, [C, T, H]; where it
+            never does, what it would be.
+        doubt_exploring: likewise, given that the exploration policy acts.
+        posteriors: distinct posteriors before each episode, [T].
+        classes: which tasks were merged.
+    """
+
+    regret: Float[np.ndarray, "C T"]
+    explored: Float[np.ndarray, "C T"]
+    doubt: Float[np.ndarray, "C T H"]
+    doubt_exploring: Float[np.ndarray, "C T H"]
+    posteriors: np.ndarray
+    classes: TaskClasses
+
+    @property
+    def cumulative(self) -> Float[np.ndarray, "C T"]:
+        """Regret summed over episodes, [C, T]."""
+        return np.cumsum(self.regret, axis=1)
+
+
+def expected_regret(
+    family_or_program: Family | Program,
+    planner: str = "bail",
+    exploration: Any = 0.0,
+    episodes: int = 3,
+    exploration_policy: Any = "uniform",
+    *,
+    remembers: Sequence[bool] | None = None,
+    coin_per_step: bool = False,
+    max_posteriors: int = 200_000,
+) -> ExpectedRegret:
+    """Expected regret of each of the first T episodes, exactly, under every task.
+
+    Args:
+        family_or_program: a Family, or a finite program.
+        planner: "bail", "map" or "thompson".
+        exploration: as for :func:`simulate_regret`.
+        episodes: T.
+        exploration_policy: as for :func:`simulate_regret`, if it acts on nothing but the posterior and the beliefs
+            within the episode.
+        remembers: [T], False for episodes whose evidence the planner forgets; by default it remembers all.
+        coin_per_step: toss the coin anew at every step instead of once an episode; no bound of theory.md covers that.
+        max_posteriors: the most distinct posteriors that are carried.
+
+    Raises:
+        TooLargeError: more posteriors than that, or histories that do not fit.
+        InvalidPlannerError: no such planner, rule or schedule, or a policy that cannot be tabulated.
+
+    Source: theory.md, sections 3 and 4.
+    """
+    if planner not in PLANNERS:
+        raise InvalidPlannerError(
+            f"planner = {planner!r}; give {', '.join(map(repr, PLANNERS))}, or simulate a planner of your own"
+        )
+    classes = task_classes(family_or_program)
+    graph = information_graph(classes.family)
+    explorer = graph_table(graph, as_exploration_policy(exploration_policy, classes.family))
+    if isinstance(exploration, str):
+        game = Game(graph)
+        least = game.information([graph.flow(table) for table in explorer]).min(initial=1.0)
+        rule = by_rule(exploration, Odds.of(classes.family), float(least), episodes)
+    else:
+        rule = as_exploration(exploration, episodes)
+    remembers = [True] * episodes if remembers is None else remembers
+    episode = _Episode(graph, planner, explorer)
+    return _run(episode, classes, rule, remembers, coin_per_step, max_posteriors)
+
+
+def _run(
+    episode: _Episode,
+    classes: TaskClasses,
+    rule: Exploration,
+    remembers: Sequence[bool],
+    coin_per_step: bool,
+    max_posteriors: int,
+) -> ExpectedRegret:
+    C, T, H = classes.family.num_tasks, len(rule.coin), classes.family.horizon
+    beliefs = np.asarray(classes.family.task_prior, np.float64)[None]
+    mass = np.ones((1, C))
+    regret, explored = np.zeros((C, T)), np.zeros((C, T))
+    doubt, counts = np.zeros((2, C, T, H)), np.zeros(T, int)
+    for t in range(T):
+        counts[t] = len(beliefs)
+        largest = beliefs.argmax(axis=1)
+        others = np.where(np.arange(C) == largest[:, None], 0, beliefs).sum(axis=1)
+        coin = np.where(others > rule.gate[t], 1.0, rule.coin[t])
+        next_beliefs, next_mass = [], []
+        size = max(1, _BLOCK // episode.width)
+        for begin in range(0, len(beliefs), size):
+            rows = slice(begin, begin + size)
+            out = episode.play(beliefs[rows], coin[rows], coin_per_step)
+            regret[:, t] += (mass[rows] * out.loss).sum(axis=0)
+            explored[:, t] += (mass[rows] * coin[rows, None]).sum(axis=0)
+            doubt[:, :, t] += np.einsum("mc,kmch->kch", mass[rows], out.doubt)
+            if t == T - 1:
+                continue
+            if not remembers[t]:
+                next_beliefs.append(beliefs[rows])
+                next_mass.append(mass[rows])
+                continue
+            arrived = mass[rows][:, None] * out.heard[..., None] * episode.messages  # [m, messages, C]
+            joint = beliefs[rows][:, None] * episode.messages
+            possible = (arrived > 0).any(axis=2)
+            joint, arrived = joint[possible], arrived[possible]
+            merged, index = merge_rows(joint / joint.sum(axis=1, keepdims=True))
+            next_beliefs.append(merged)
+            next_mass.append(_sum_rows(arrived, index, len(merged)))
+        if t == T - 1:
+            break
+        merged, index = merge_rows(np.concatenate(next_beliefs))
+        if len(merged) > max_posteriors:
+            raise TooLargeError(
+                f"{len(merged)} posteriors are possible after {t + 1} episodes, more than {max_posteriors}; ask for "
+                "fewer episodes, raise max_posteriors, or simulate",
+                len(merged) * C * 16,
+            )
+        beliefs, mass = merged, _sum_rows(np.concatenate(next_mass), index, len(merged))
+    return ExpectedRegret(regret, explored, doubt[0], doubt[1], counts, classes)
+
+
+@dataclass(frozen=True)
+class _Played:
+    """One episode from each of m posteriors: loss [m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
+
+    loss: np.ndarray
+    doubt: np.ndarray
+    heard: np.ndarray
+
+
+class _Episode:
+    """What one episode does to a batch of posteriors.
+
+    Attributes:
+        messages: likelihoods over tasks, up to a factor, that an episode can end in, [messages, C].
+        width: entries of the largest temporary array for one posterior.
+    """
+
+    def __init__(self, graph: InformationGraph, planner: str, explorer: list[Flow]):
+        self.graph, self.planner, self.explorer = graph, planner, explorer
+        self.experts: GraphExperts = graph_experts(graph)
+        family = graph.family
+        self.chance = np.asarray(family.instruction_prior, np.float64)
+        self.rewards = [graph.rewards(w) for w in range(family.num_instructions)]
+        self.owed = self.experts.value - first_reward(graph)
+        last = graph.layers[-1].joint if graph.layers else graph.likelihood
+        self.scale = last.mean(axis=1)
+        self.messages, self.message = merge_rows(last / self.scale[:, None])
+        self.width = max(len(last), *(e.size for e in self.experts.scaled), len(self.messages) * family.num_tasks, 1)
+
+    def play(self, beliefs: Float[np.ndarray, "m C"], coin: Float[np.ndarray, " m"], coin_per_step: bool) -> _Played:
+        """Loss, doubt and what is heard; with a coin per step both entries of doubt are those of the mixture."""
+        m, C = beliefs.shape
+        H, total = self.graph.family.horizon, len(self.messages)
+        loss, doubt, heard = np.zeros((m, C)), np.zeros((2, m, C, H)), np.zeros((m, total))
+        for w, chance in enumerate(self.chance):
+            if coin_per_step:
+                policy = self._mixed(beliefs, w, coin)
+                parts = [(np.ones(m), policy), (np.zeros(m), policy)]
+            else:
+                parts = [(1 - coin, self._planned(beliefs, w)), (coin, self._table(w, m))]
+            for k, (share, policy) in enumerate(parts):
+                flows, unsure = self._follow(beliefs, policy)
+                doubt[k] += chance * unsure
+                left = np.broadcast_to(self.owed[:, w], (m, C)).copy()
+                for y, paid in zip(flows, self.rewards[w], strict=True):
+                    left -= np.einsum("mng,ngc->mc", y, paid, optimize=True)
+                loss += chance * share[:, None] * left
+                heard += chance * share[:, None] * self._ending(flows, m)
+        return _Played(loss, doubt, heard)
+
+    def _planned(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        """The planner's probabilities at every node, [m, n, G] a layer."""
+        if self.planner == "thompson":
+            return self._thompson(beliefs, w)
+        policy = []
+        for likelihood, actions in zip(self.experts.likelihood, self.experts.actions, strict=False):
+            joint = beliefs[:, None] * likelihood
+            total = joint.sum(axis=2, keepdims=True)
+            posterior = joint / np.where(total > 0, total, 1)
+            if self.planner == "map":
+                first = (posterior >= posterior.max(axis=2, keepdims=True) - 1e-9).argmax(axis=2)
+                posterior = np.where(np.arange(posterior.shape[2]) == first[..., None], 1.0, 0.0)
+            votes = np.eye(self.graph.family.num_subgoals)[actions[..., w]]  # [n, C, G]
+            policy.append(np.einsum("mnc,ncg->mng", posterior, votes, optimize=True))
+        return policy
+
+    def _thompson(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        """One task an episode: the mixture of the experts' flows, as a behavioural policy."""
+        C, G = beliefs.shape[1], self.graph.family.num_subgoals
+        flows = [self.graph.flow([np.eye(G)[a[:, c, w]] for a in self.experts.actions]) for c in range(C)]
+        policy = []
+        for layers in zip(*flows, strict=True):
+            mixed = np.einsum("mc,cng->mng", beliefs, np.stack(layers))
+            total = mixed.sum(axis=2, keepdims=True)
+            policy.append(np.where(total > 0, mixed / np.where(total > 0, total, 1), 1 / G))
+        return policy
+
+    def _table(self, w: int, m: int) -> list[np.ndarray]:
+        return [np.broadcast_to(rows, (m, *rows.shape)) for rows in self.explorer[w]]
+
+    def _mixed(self, beliefs: np.ndarray, w: int, coin: np.ndarray) -> list[np.ndarray]:
+        share = coin[:, None, None]
+        pairs = zip(self._planned(beliefs, w), self._table(w, len(beliefs)), strict=True)
+        return [(1 - share) * plan + share * explore for plan, explore in pairs]
+
+    def _follow(self, beliefs: np.ndarray, policy: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """Flows [m, n, G] a layer, and E_z[1 - P(z | tau_h)] after every observation, [m, C, H]."""
+        graph = self.graph
+        m, C = beliefs.shape
+        unsure = np.zeros((m, C, graph.family.horizon))
+        inflow, flows = np.broadcast_to(graph.start, (m, len(graph.start))), []
+        unsure[:, :, 0] = _doubt(beliefs, inflow, graph.likelihood)
+        for h, (layer, probabilities) in enumerate(zip(graph.layers, policy, strict=True)):
+            flows.append(inflow[..., None] * probabilities)
+            passed = flows[-1][:, layer.node, layer.subgoal]
+            unsure[:, :, h + 1] = _doubt(beliefs, passed, layer.joint)
+            if h < len(graph.layers) - 1:
+                inflow = _sum_columns(passed * layer.joint.mean(axis=1), layer.child, graph.layers[h + 1].size)
+        return flows, unsure
+
+    def _ending(self, flows: list[np.ndarray], m: int) -> np.ndarray:
+        """The weight with which an episode ends in each message, [m, messages]; times messages, a probability."""
+        weight = np.broadcast_to(self.graph.start, (m, len(self.graph.start)))
+        if flows:
+            last = self.graph.layers[-1]
+            weight = flows[-1][:, last.node, last.subgoal]
+        return _sum_columns(weight * self.scale, self.message, len(self.messages))
+
+
+def _doubt(beliefs: np.ndarray, weight: np.ndarray, likelihood: np.ndarray) -> np.ndarray:
+    """sum over histories of weight L_z (1 - P(z | tau)), [m, C], for weights [m, n] and likelihoods [n, C]."""
+    joint = beliefs[:, None] * likelihood
+    total = joint.sum(axis=2, keepdims=True)
+    wrong = (total - joint) / np.where(total > 0, total, 1)
+    return np.einsum("mn,nc,mnc->mc", weight, likelihood, wrong, optimize=True)
+
+
+def _sum_rows(rows: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """Rows added up by index."""
+    out = np.zeros((size, rows.shape[1]))
+    np.add.at(out, index, rows)
+    return out
+
+
+def _sum_columns(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
+    """Columns added up by index."""
+    out = np.zeros((size, values.shape[0]))
+    np.add.at(out, index, values.T)
+    return out.T

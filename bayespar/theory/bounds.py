@@ -1,0 +1,98 @@
+"""What the theorems guarantee: one function a theorem.
+
+Each is a function of a few :class:`Constants`, which hold either in any world of the same horizon, prior and eta
+(:func:`worst_case`) or in the world at hand (:func:`instance`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from ..planning.exploration import explore_first
+from .constants import Constants
+
+
+def posterior_decay(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """E1: E[1 - P(z | pt)] <= min(1, S_t / 2), at every step of episode t, given its coin or not.
+
+    S_t = sum over z' of sqrt(P_Z(z') / P_Z(z)) prod_{i<t} (1 - eps_i eta_zz').
+    """
+    return np.minimum(1.0, _decay(constants, coin) / 2)
+
+
+def epsilon_greedy(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """E2: Reg_z(t) for every t, under any schedule of coins: (H-1) sum_t [eps_t + (1-eps_t) min(1, (H/4) S_t)]."""
+    acting = np.minimum(constants.cap[:, None], constants.advantage[:, None] * posterior_decay(constants, coin))
+    return np.cumsum(coin * constants.loss[:, None] + (1 - coin) * acting, axis=1)
+
+
+def explore_first_bound(constants: Constants, episodes: int) -> Float[np.ndarray, " C"]:
+    """E2 (c): Reg_z(T) <= (H-1) (n0 + 1), logarithmic in T."""
+    count = int(explore_first(constants.odds, constants.least_eta, episodes).coin.sum())
+    return count * constants.loss + (constants.horizon - 1)
+
+
+def gated_regret(constants: Constants, gate: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """E3: Reg_z(t) for every t, under any decreasing gate.
+
+    Three terms: explorations; episodes past the gate with a wrong task; episodes past it with the right one. Exploring
+    more than n times has probability at most sum_z' sqrt(P_Z(z') / P_Z(z)) (1 - eta_zz')^n sqrt((1-delta)/delta).
+
+    Raises:
+        ValueError: the gate increases somewhere: the number of explorations is then not bounded by its last value.
+    """
+    if (np.diff(gate) > 0).any():
+        raise ValueError("the gate increases; the bound needs a gate that never does")
+    delta = np.minimum(gate, 1.0)
+    explorations = explorations_bound(constants, delta)
+    against = (1 / constants.prior - 1)[:, None]
+    with np.errstate(divide="ignore"):
+        wrong = np.minimum(1.0, against * np.where(delta < 1, delta / (1 - delta), np.inf))
+    past = np.minimum(constants.cap[:, None], constants.cap[:, None] * wrong + constants.advantage[:, None] * delta)
+    return explorations * constants.loss[:, None] + np.cumsum(past, axis=1)
+
+
+def explorations_bound(constants: Constants, delta: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """E3: E N_t, the expected number of explorations in the first t episodes."""
+    T = len(delta)
+    out = np.zeros((len(constants.prior), T))
+    lead, seen = np.sqrt((1 - delta) / delta), np.arange(T)
+    for z, roots in enumerate(constants.roots):
+        # What n explorations leave of the square-root odds of the other tasks falls with n: it is capped first.
+        left = roots @ (1 - constants.eta[z][:, None]) ** seen
+        total = np.append(0.0, np.cumsum(left))
+        with np.errstate(divide="ignore"):
+            capped = np.searchsorted(-left, -1 / lead, side="right")
+        capped = np.minimum(capped, seen + 1)
+        out[z] = capped + lead * (total[seen + 1] - total[capped])
+    return out
+
+
+def gated_closed_form(constants: Constants, episodes: int) -> Float[np.ndarray, " C"]:
+    """E3 as a formula in T, for the gate 1 / (T o): O(H log(c_Z |Z| T) / eta + H^2)."""
+    odds = constants.odds
+    delta = 1 / (episodes * odds.against)
+    eta = constants.least_eta
+    rate = -math.log1p(-eta) if eta < 1 else math.inf
+    weight = constants.roots.sum(axis=1) * math.sqrt((1 - delta) / delta)
+    explorations = np.log(np.maximum(weight, 1)) / rate + 1 / eta
+    H = constants.horizon
+    return constants.loss * explorations + (H - 1) * episodes * odds.against * delta / (1 - delta) + H * (H - 1) / 2
+
+
+def predictive_planning(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """W2: Reg_z(t) of planning in the aggregated model: (H-1) sum_t [eps_t + (1-eps_t) min(1, S_t)]."""
+    acting = (constants.horizon - 1) * np.minimum(1.0, _decay(constants, coin))
+    return np.cumsum(coin * constants.loss[:, None] + (1 - coin) * acting, axis=1)
+
+
+def _decay(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
+    """S_t."""
+    before = np.concatenate([[0.0], coin[:-1]])
+    total = np.zeros((len(constants.prior), len(coin)))
+    for other, eta in enumerate(constants.eta.T):
+        total += constants.roots[:, other, None] * np.cumprod(1 - before * eta[:, None], axis=1)
+    return total

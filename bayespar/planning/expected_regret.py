@@ -36,8 +36,8 @@ class ExpectedRegret:
     Attributes:
         regret: E[J_z(pi*_z, w) - J_z(pi_t, w)], [C, T], in units of reward.
         explored: probability that the exploration policy acts, [C, T].
-        doubt: E[1 - P(z | pt_h)] after each observation h of episode t, given that the planner acts, [C, T, H]; where it
-            never does, what it would be.
+        doubt: E[1 - P(z | pt_h)] after each observation h of episode t, given that the planner acts, [C, T, H] (where
+            it never does, what it would be).
         doubt_exploring: likewise, given that the exploration policy acts.
         posteriors: distinct posteriors before each episode, [T].
         classes: which tasks were merged.

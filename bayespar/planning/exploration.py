@@ -122,8 +122,8 @@ def as_exploration(exploration: Any, episodes: int) -> Exploration:
     if isinstance(exploration, Exploration):
         if exploration.coin.shape != (episodes,) or exploration.gate.shape != (episodes,):
             raise InvalidPlannerError(
-                f"exploration has coin {list(exploration.coin.shape)} and gate {list(exploration.gate.shape)}; both are "
-                f"[T] = [{episodes}]"
+                f"exploration has coin {list(exploration.coin.shape)} and gate {list(exploration.gate.shape)}; both "
+                f"are [T] = [{episodes}]"
             )
         if np.isnan(exploration.gate).any():
             raise InvalidPlannerError("exploration.gate has a NaN; give a threshold, infinite where there is none")

@@ -1,9 +1,9 @@
 """The two linear programs of exploration, solved by generating columns.
 
-A policy earns eta_zz', its squared Hellinger distance, on every pair of tasks, and costs loss_z under every task; both are
-linear in its flow. A small program mixes the policies found so far; its dual prices turn the question "which policy is
-missing?" into one backward pass over the information graph. The same pass bounds what any policy can reach, so every
-solution comes with a certificate.
+A policy earns eta_zz', its squared Hellinger distance, on every pair of tasks, and costs loss_z under every task; both
+are linear in its flow. A small program mixes the policies found so far; its dual prices turn the question "which policy
+is missing?" into one backward pass over the information graph. The same pass bounds what any policy can reach, so
+every solution comes with a certificate.
 
 Sources: theory.md, E4 and E5; Dantzig and Wolfe (1960).
 """
@@ -183,7 +183,7 @@ def minimise_ratio(game: Game) -> Solution:
         weights, duals = np.maximum(mixed.x[:-1], 0), np.maximum(-mixed.ineqlin.marginals, 0)
         best = float((costs @ weights).max() / (gains @ weights).min())
         tasks, prices = _positive(duals[P:]), duals[:P]
-        value, flows = game.least_loss(prices, tasks)
+        flows = game.least_loss(prices, tasks)[1]
         bound = max(bound, _certified(game, prices, tasks))
         if best - bound <= GAP * max(best, GAP):
             break

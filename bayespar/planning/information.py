@@ -3,7 +3,7 @@
 Two histories of one length are merged when their likelihoods are proportional over tasks and the beliefs over states
 agree under every task. Then every continuation has the same causal likelihoods up to one factor, so policies over
 the graph lose nothing against policies over histories, neither in information nor in reward. In a fully observed world
-a node is a state and a posterior; in a world with few distinct posteriors there are few nodes, however long the episode.
+a node is a state and a posterior; where few posteriors are possible there are few nodes, however long the episode.
 
 A policy enters through its *flow*: y(n, g) is the probability, in an equal mixture of all tasks, of reaching node n and
 choosing g. Expected rewards and Hellinger distances are linear in it (the sequence form, theory.md, E4).
@@ -25,7 +25,7 @@ from ..errors import InvalidPlannerError, TooLargeError
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES, belief_graph, merge_rows
 from .histories import possible_continuations
-from .planner import Observed, Planner, check_probabilities
+from .planner import Observed, Planner, UniformPolicy, check_probabilities
 from .value import step_all
 
 Flow = list[Float[np.ndarray, "_ G"]]
@@ -113,6 +113,16 @@ class InformationGraph:
             policy.append(np.eye(self.family.num_subgoals)[q.argmax(axis=1)])
         return float(self.start @ later), policy[::-1]
 
+    def children(self) -> Int[np.ndarray, "N G O"]:
+        """The next node of every node, subgoal and observation; N-1 where there is none. Layers follow one another."""
+        G, O = self.family.num_subgoals, self.family.num_observations
+        offsets = np.concatenate([[0], np.cumsum([layer.size for layer in self.layers])]).astype(int)
+        last = int(offsets[-1])
+        child = np.full((last + 1, G, O), last, np.int32)
+        for h, layer in enumerate(self.layers[:-1]):
+            child[layer.node + offsets[h], layer.subgoal, layer.observation] = layer.child + offsets[h + 1]
+        return child
+
     def rewards(self, instruction: int) -> list[Float[np.ndarray, "_ G Z"]]:
         """Expected reward of the observation that follows, by node and subgoal, under every task: J_z is linear in y.
 
@@ -191,15 +201,9 @@ class GraphPolicy(Planner):
 
     def __init__(self, graph: InformationGraph, policies: Sequence[Flow]):
         """``policies`` are behavioural: one for every instruction, or a single one for all."""
-        G, O = graph.family.num_subgoals, graph.family.num_observations
-        offsets = np.concatenate([[0], np.cumsum([layer.size for layer in graph.layers])]).astype(int)
-        last = int(offsets[-1])
-        child = np.full((last + 1, G, O), last, np.int32)
-        for h, layer in enumerate(graph.layers[:-1]):
-            child[layer.node + offsets[h], layer.subgoal, layer.observation] = layer.child + offsets[h + 1]
-        self.root = np.where(graph.root < 0, last, graph.root).astype(np.int32)
-        self.child = child
-        sink = np.full((1, G), 1 / G)
+        self.child = graph.children()
+        self.root = np.where(graph.root < 0, len(self.child) - 1, graph.root).astype(np.int32)
+        sink = np.full((1, graph.family.num_subgoals), 1 / graph.family.num_subgoals)
         self.table = np.stack([np.concatenate([*p, sink]) for p in policies]).astype(graph.family.dtype)
 
     def init(self, instruction: Any, key: Any) -> Any:
@@ -220,12 +224,14 @@ def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> li
             remembers more than what bears on the task and the future).
     """
     family, root = graph.family, jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    known = _known_table(graph, policy)
+    if known is not None:
+        return known
     seen = np.flatnonzero(graph.root >= 0)
     tables: list[Flow] = []
     with precision_of(family):
         for w in range(family.num_instructions):
-            same = np.zeros(len(seen), np.int32)
-            start = jax.tree.map(lambda a: _rows(jnp.asarray(a)[None], same), policy.init(w, root))
+            start = jax.tree.map(lambda a: _rows(jnp.asarray(a)[None], np.zeros_like(seen)), policy.init(w, root))
             arrived = step_all(policy, start, seen.astype(np.int32), np.full(len(seen), -1, np.int32), 0, w)
             into, table = graph.root[seen], []
             for h, layer in enumerate(graph.layers):
@@ -237,6 +243,18 @@ def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> li
                     arrived, into = step_all(policy, before, *heard, h + 1, w), layer.child
             tables.append(table)
     return tables
+
+
+def _known_table(graph: InformationGraph, policy: Planner) -> list[Flow] | None:
+    """The table of a policy that need not be asked: uniform, or one over the same graph."""
+    W, G = graph.family.num_instructions, graph.family.num_subgoals
+    sizes = [layer.size for layer in graph.layers]
+    if isinstance(policy, UniformPolicy):
+        return [[np.full((size, G), 1 / G) for size in sizes]] * W
+    if isinstance(policy, GraphPolicy) and np.array_equal(policy.child, graph.children()):
+        rows = [np.split(np.asarray(table[:-1], np.float64), np.cumsum(sizes)[:-1]) for table in policy.table]
+        return [list(r) for r in rows] * (W // len(rows))
+    return None
 
 
 def _merged(arrived: Any, into: Int[np.ndarray, " e"]) -> Any:

@@ -52,7 +52,7 @@ def plain_style() -> Iterator[None]:
     """Settings of our own inside, whatever a user's file or earlier code says; theirs are back afterwards."""
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's browser may well have it
-        pass
+        matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
 

@@ -41,7 +41,7 @@ def set_scale(axes: Axes, which: str, bounds: tuple[float, float], log: bool) ->
     (axes.set_xlim if which == "x" else axes.set_ylim)(*bounds)
     axis = axes.xaxis if which == "x" else axes.yaxis
     if not log:
-        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
         return
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
@@ -57,7 +57,7 @@ def tick(value: float) -> str:
     """A number as short as it can be, in plain text: ``0.25``, ``2000``, ``10⁻⁶``, ``3×10⁸``."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.6g}".replace("-", _MINUS)
-    mantissa, exponent = f"{value:.2e}".split("e")
+    mantissa, exponent = f"{value:.3e}".split("e")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
     factor = f"{float(mantissa):g}".replace("-", _MINUS)
     return factor.removesuffix("1") + power if factor in ("1", f"{_MINUS}1") else factor + _TIMES + power

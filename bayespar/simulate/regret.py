@@ -244,8 +244,8 @@ def _run_chunk(loop: Loop, state: Any, uniform: Any, rules: Any) -> Any:
 def _episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
     """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored).
 
-    ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused); ``rule`` is (probability
-    of the coin, threshold of the gate).
+    ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused); ``rule`` is
+    (probability of the coin, threshold of the gate).
     """
     H, environment = loop.horizon, loop.environment
     planner_state, explorer_key = state

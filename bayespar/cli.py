@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("worlds", nargs="*", help=f"{world_help}; all shipped worlds by default")
     command.add_argument("--claims", nargs="+", metavar="ID", help="claims to check (default: all)")
     command.add_argument("--profile", choices=("quick", "full"), default="quick")
-    command.add_argument("--out", type=Path, metavar="DIR", help="write report.json there")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write report.json and index.html there")
 
     add("models", _models, "list the shipped worlds")
 
@@ -92,7 +92,9 @@ def _verify(arguments: argparse.Namespace) -> int:
             progress=done,
         )
     if arguments.out is not None:
-        console.print(f"wrote {write_report(report, arguments.out)}")
+        from .report.html import write_html  # matplotlib takes a second to load
+
+        console.print(f"wrote {write_report(report, arguments.out)} and {write_html(report, arguments.out)}")
     if arguments.json:
         print(json.dumps(report_data(report), indent=2, ensure_ascii=False, allow_nan=False))
     else:

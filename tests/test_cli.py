@@ -41,7 +41,7 @@ def test_verify_prints_a_table_and_writes_the_report(world, tmp_path, capsys):
 def test_verify_json_goes_to_standard_output(world, capsys):
     assert main(["verify", world, "--claims", "C3", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["versions"]["jax"]
     assert report["findings"][0]["verdict"] == "supported"
 

@@ -194,7 +194,9 @@ def test_identifiers_are_unique_and_every_link_has_its_target(page):
 
 
 def test_the_same_report_gives_the_same_bytes(report, page, tmp_path):
-    with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+    with matplotlib.rc_context(
+        {"lines.linewidth": 9, "xtick.direction": "in", "axes.titleweight": "bold", "svg.fonttype": "path"}
+    ):
         assert write_html(report, tmp_path / "new").read_text("utf-8") == page
         assert matplotlib.rcParams["lines.linewidth"] == 9
 

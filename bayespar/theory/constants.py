@@ -73,8 +73,8 @@ def instance(graph: InformationGraph, policy: Sequence[Flow], *, experts: GraphE
         policy: the exploration policy, from :func:`graph_table`.
         experts: from :func:`graph_experts`; solved here if not given.
 
-    Source: theory.md, E2; its H-1 and H-h are replaced by the exact loss of the policy and by the largest advantages that
-    following the expert of another live task can give away, which the performance-difference lemma allows.
+    Source: theory.md, E2; its H-1 and H-h are replaced by the exact loss of the policy and by the largest advantages
+    that following the expert of another live task can give away, which the performance-difference lemma allows.
     """
     family, experts = graph.family, graph_experts(graph) if experts is None else experts
     game = Game(graph, experts.value)

@@ -105,7 +105,7 @@ class MeanConfidence:
             raise ValueError(f"a draw lies outside [{self.low}, {self.high}]; the bounds must hold for every draw")
         centre = (0.5 + self._sum) / (1 + self.count)
         variance = max((0.25 + self._squares) / (1 + self.count) - centre**2, 1e-12) if self.count else 0.25
-        stake = min(0.5, math.sqrt(2 * math.log(2 / self.alpha) / (variance * self.plan)))
+        stake = min(0.9, math.sqrt(2 * math.log(2 / self.alpha) / (variance * self.plan)))
         self._stake_sum += stake * len(x)
         self._staked += stake * float(x.sum())
         self._penalty += (-math.log1p(-stake) - stake) * float(((x - centre) ** 2).sum())

@@ -202,6 +202,112 @@ class Oracle:
                 terms[self.expert(z, w, observations, subgoals)].append(weight)
         return np.array([math.fsum(t) for t in terms])
 
+    # --- telling tasks apart ------------------------------------------------------------------------------------
+
+    def expert_value(self):
+        """J_z(pi*_z, w) [Z, W], by expectimax."""
+        best = np.zeros((self.Z, self.W))
+        for z, w in itertools.product(range(self.Z), range(self.W)):
+            terms = []
+            for o in range(self.O):
+                chance = self.likelihood(z, (o,), ())
+                if chance > 0:
+                    later = max(self.q(z, w, (o,), ())) if self.H > 1 else 0.0
+                    terms.append(chance * (self.reward[0, o, w] + later))
+            best[z, w] = math.fsum(terms)
+        return best
+
+    def hellinger(self, policy):
+        """eta_zz' [Z, Z] of ``policy(w, observations, subgoals) -> [G]``: a sum over every whole history."""
+        terms = defaultdict(list)
+        for observations, subgoals in self.histories(self.H):
+            chosen = []
+            for w in range(self.W):
+                chance = float(self.instruction_prior[w])
+                for h, g in enumerate(subgoals):
+                    chance *= policy(w, observations[: h + 1], subgoals[:h])[g] if chance > 0 else 0.0
+                chosen.append(chance)
+            roots = [math.sqrt(self.likelihood(z, observations, subgoals)) for z in range(self.Z)]
+            for i, j in itertools.product(range(self.Z), repeat=2):
+                terms[i, j].append(math.fsum(chosen) * (roots[i] - roots[j]) ** 2 / 2)
+        return np.array([[math.fsum(terms[i, j]) for j in range(self.Z)] for i in range(self.Z)])
+
+    def eta(self, policy):
+        """The least eta_zz' over pairs of tasks of positive prior; 1 if there is one task."""
+        apart, alive = self.hellinger(policy), np.flatnonzero(self.prior > 0)
+        return min((apart[i, j] for i, j in itertools.combinations(alive, 2)), default=1.0)
+
+    # --- regret -------------------------------------------------------------------------------------------------
+
+    def regret(self, planner, explorer, coin, gate=None, *, remembers=None, per_step=False):
+        """What ``planner`` ("bail", "map" or "thompson") loses in each episode under each task: all sequences of episodes.
+
+        ``explorer(w, observations, subgoals) -> [G]`` acts in episode t with probability ``coin[t]``, and for sure
+        where 1 - max P(z | past) > ``gate[t]``. No two tasks may be equal. Returns the regret [Z, T], the
+        probability that the explorer acts [Z, T], and E[1 - P(z | pt_h)] [2, Z, T, H] if the planner acts whatever the
+        coin and the gate say, and if the explorer does.
+        """
+        T, Z, H, W = len(coin), self.Z, self.H, self.W
+        gate = np.full(T, math.inf) if gate is None else gate
+        remembers = [True] * T if remembers is None else remembers
+        whole = list(self.histories(H))
+        law = np.array([[[self.likelihood(z, o[: h + 1], g[:h]) for z in range(Z)] for h in range(H)] for o, g in whole])
+        pay = np.array([[sum(self.reward[h, v, w] for h, v in enumerate(o)) for w in range(W)] for o, _ in whole])
+        best = self.expert_value()
+        follows = np.zeros((len(whole), W, H - 1, Z))  # whether the expert of z would take the step that was taken
+        explores = np.ones((len(whole), W, H - 1))
+        for n, (o, g) in enumerate(whole):
+            for w, h in itertools.product(range(W), range(H - 1)):
+                explores[n, w, h] = explorer(w, o[: h + 1], g[:h])[g[h]]
+                for z in range(Z):
+                    # An expert whose task is impossible here may do anything: this one takes the first subgoal.
+                    alive = self.likelihood(z, o[: h + 1], g[:h]) > 0
+                    follows[n, w, h, z] = (self.expert(z, w, o[: h + 1], g[:h]) if alive else 0) == g[h]
+
+        def plans(belief):
+            """(probability, chance of the step taken [n, W, H-1]) of every way in which the planner may act."""
+            if planner == "thompson":
+                return [(belief[z], follows[..., z]) for z in range(Z) if belief[z] > 0]
+            joint = belief * law[:, : H - 1]
+            total = joint.sum(axis=2, keepdims=True)
+            posterior = joint / np.where(total > 0, total, 1)
+            if planner == "map":
+                first = (posterior >= posterior.max(axis=2, keepdims=True) - TIE).argmax(axis=2)
+                posterior = np.eye(Z)[first]
+            return [(1.0, np.einsum("nhz,nwhz->nwh", posterior, follows))]
+
+        regret, explored, doubt = np.zeros((Z, T)), np.zeros((Z, T)), np.zeros((2, Z, T, H))
+
+        def episode(t, belief, mass):
+            share = 1.0 if belief.sum() - belief.max() > gate[t] else float(coin[t])
+            explored[:, t] += mass * share
+            if per_step:
+                mixed = [(p, (1 - share) * plan + share * explores) for p, plan in plans(belief)]
+                acting, exploring, share = mixed, [], 0.0
+            else:
+                acting, exploring = plans(belief), [(1.0, explores)]
+            joint = belief * law
+            total = joint.sum(axis=2, keepdims=True)
+            wrong = 1 - joint / np.where(total > 0, total, 1)
+            reach = np.zeros((2, len(whole), W))
+            for kind, ways in enumerate((acting, exploring)):
+                for p, steps in ways:
+                    reach[kind] += p * steps.prod(axis=2) * self.instruction_prior
+                doubt[kind, :, t] += mass[:, None] * np.einsum("nw,nz,nhz->zh", reach[kind], law[:, -1], wrong)
+            heard = (1 - share) * reach[0] + share * reach[1]
+            value = np.einsum("nw,nz,nw->z", heard, law[:, -1], pay)
+            regret[:, t] += mass * (best @ self.instruction_prior - value)
+            if t == T - 1:
+                return
+            for n in np.flatnonzero(heard.sum(axis=1) > 0):
+                after = mass * heard[n].sum() * law[n, -1]
+                if after.sum() > 0:
+                    learnt = belief * law[n, -1] if remembers[t] else belief
+                    episode(t + 1, learnt / learnt.sum(), after)
+
+        episode(0, self.prior / self.prior.sum(), np.ones(Z))
+        return regret, explored, doubt
+
     # --- draws --------------------------------------------------------------------------------------------------
 
     def draw_episode(self, rng, z, length=None):

@@ -81,4 +81,41 @@ def families(draw, layouts=LAYOUTS, zeros=True):
     )
 
 
+SMALL_LAYOUTS = [
+    *LAYOUTS,
+    Layout(2, 2, 2, 2, 1, 2),
+    Layout(1, 2, 2, 2, 3, 1),
+    Layout(3, 2, 1, 2, 3, 1),
+    Layout(2, 2, 2, 2, 3, 2),
+    Layout(4, 2, 3, 2, 2, 1),
+]
+"""Also one observation, one task, one subgoal, and two instructions that matter twice."""
+
+
+def random_rows(rng, shape):
+    """Random distributions of small integers; some arrays are one-hot throughout, some have no zeros."""
+    style = rng.choice(["mixed", "mixed", "one-hot", "positive"])
+    if style == "one-hot":
+        return np.eye(shape[-1])[rng.integers(shape[-1], size=shape[:-1])]
+    counts = rng.choice([1, 2, 3, 5] if style == "positive" else [0, 0, 1, 2, 5], size=shape)
+    empty = counts.sum(axis=-1) == 0
+    counts[empty, rng.integers(shape[-1], size=int(empty.sum()))] = 1
+    return counts_to_rows(counts)
+
+
+def random_family(rng, size, *, skew=1.0):
+    """A family of layout ``size`` without hypothesis, for long loops; a prior to the power ``skew``, never 0."""
+    prior = rng.choice([1, 2, 3, 5], size=size.Z) ** skew
+    steps = size.H - 1 if size.steps else 1
+    return bp.Family(
+        prior / prior.sum(),
+        random_rows(rng, (size.Z, size.S)),
+        random_rows(rng, (size.Z, steps, size.G, size.S, size.S)),
+        random_rows(rng, (size.Z, size.S, size.O)),
+        rng.integers(0, 11, (size.H, size.O, size.W)) / 10,
+        horizon=size.H,
+        instruction_prior=random_rows(rng, (size.W,)),
+    )
+
+
 seeds = st.integers(0, 2**32 - 1)

@@ -74,7 +74,8 @@ def test_wheel_holds_every_module_of_the_tree(tmp_path):
     subprocess.run([str(c) for c in command], check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    tree = {str(p.relative_to(ROOT)) for p in MODULES} | {f"bayespar/{name}" for name in ("py.typed", "report/page.css", "report/page.html")}
+    data = {"bayespar/py.typed", "bayespar/report/page.css", "bayespar/report/page.html"}
+    tree = {str(p.relative_to(ROOT)) for p in MODULES} | data
     tree |= {f"bayespar/{p.relative_to(ROOT)}" for p in (ROOT / "models").glob("*.py")}
     assert names == tree
 

@@ -65,10 +65,9 @@ def task_classes(family_or_program: Family | Program) -> TaskClasses:
     distance = 0.0
     values = _functionals(family)
     for z in np.flatnonzero(prior > 0):
-        for c, other in enumerate(first):
-            if np.abs(values[z] - values[other]).max() > _SEPARATED:
-                continue
-            apart = likelihood_distance(family, int(z), other)
+        near = np.abs(values[first] - values[z]).max(axis=1, initial=0.0) <= _SEPARATED
+        for c in np.flatnonzero(near).tolist():
+            apart = likelihood_distance(family, int(z), first[c])
             if apart <= EQUAL:
                 label[z], distance = c, max(distance, apart)
                 break

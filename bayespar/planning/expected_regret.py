@@ -63,8 +63,6 @@ def expected_regret(
     episodes: int = 3,
     exploration_policy: Any = "uniform",
     *,
-    remembers: Sequence[bool] | None = None,
-    coin_per_step: bool = False,
     max_posteriors: int = 200_000,
 ) -> ExpectedRegret:
     """Expected regret of each of the first T episodes, exactly, under every task.
@@ -76,8 +74,6 @@ def expected_regret(
         episodes: T.
         exploration_policy: as for :func:`simulate_regret`, if it acts on nothing but the posterior and the beliefs
             within the episode.
-        remembers: [T], False for episodes whose evidence the planner forgets; by default it remembers all.
-        coin_per_step: toss the coin anew at every step instead of once an episode; no bound of theory.md covers that.
         max_posteriors: the most distinct posteriors that are carried.
 
     Raises:
@@ -99,19 +95,41 @@ def expected_regret(
         rule = by_rule(exploration, Odds.of(classes.family), float(least), episodes)
     else:
         rule = as_exploration(exploration, episodes)
-    remembers = [True] * episodes if remembers is None else remembers
-    episode = _Episode(graph, planner, explorer)
-    return _run(episode, classes, rule, remembers, coin_per_step, max_posteriors)
+    return posterior_recursion(graph, classes, planner, rule, explorer, max_posteriors=max_posteriors)
 
 
-def _run(
-    episode: _Episode,
+def posterior_recursion(
+    graph: InformationGraph,
     classes: TaskClasses,
+    planner: str | list[Flow],
     rule: Exploration,
-    remembers: Sequence[bool],
-    coin_per_step: bool,
-    max_posteriors: int,
+    explorer: list[Flow],
+    *,
+    experts: GraphExperts | None = None,
+    remembers: Sequence[bool] | None = None,
+    coin_per_step: bool = False,
+    max_posteriors: int = 200_000,
+    truncate: bool = False,
 ) -> ExpectedRegret:
+    """:func:`expected_regret` on a graph that is at hand, with what the false twins of theorems need.
+
+    Args:
+        graph: of ``classes.family``.
+        classes: from :func:`task_classes`.
+        planner: a name, or a policy that learns nothing, from :func:`graph_table`.
+        rule: when to explore, for T episodes.
+        explorer: the exploration policy, from :func:`graph_table`.
+        experts: from :func:`graph_experts`; solved here if not given.
+        remembers: [T], False for episodes whose evidence the planner forgets; by default it remembers all.
+        coin_per_step: toss the coin anew at every step instead of once an episode; no theorem covers that.
+        max_posteriors: the most distinct posteriors that are carried.
+        truncate: return the episodes that can be computed instead of raising.
+
+    Raises:
+        TooLargeError: more posteriors than ``max_posteriors``.
+    """
+    episode = _Episode(graph, planner, explorer, graph_experts(graph) if experts is None else experts)
+    remembers = [True] * len(rule.coin) if remembers is None else remembers
     C, T, H = classes.family.num_tasks, len(rule.coin), classes.family.horizon
     beliefs = np.asarray(classes.family.task_prior, np.float64)[None]
     mass = np.ones((1, C))
@@ -146,6 +164,11 @@ def _run(
         if t == T - 1:
             break
         merged, index = merge_rows(np.concatenate(next_beliefs))
+        if len(merged) > max_posteriors and truncate:
+            done = t + 1
+            return ExpectedRegret(
+                regret[:, :done], explored[:, :done], doubt[0, :, :done], doubt[1, :, :done], counts[:done], classes
+            )
         if len(merged) > max_posteriors:
             raise TooLargeError(
                 f"{len(merged)} posteriors are possible after {t + 1} episodes, more than {max_posteriors}; ask for "
@@ -173,9 +196,8 @@ class _Episode:
         width: entries of the largest temporary array for one posterior.
     """
 
-    def __init__(self, graph: InformationGraph, planner: str, explorer: list[Flow]):
-        self.graph, self.planner, self.explorer = graph, planner, explorer
-        self.experts: GraphExperts = graph_experts(graph)
+    def __init__(self, graph: InformationGraph, planner: str | list[Flow], explorer: list[Flow], experts: GraphExperts):
+        self.graph, self.planner, self.explorer, self.experts = graph, planner, explorer, experts
         family = graph.family
         self.chance = np.asarray(family.instruction_prior, np.float64)
         self.rewards = [graph.rewards(w) for w in range(family.num_instructions)]
@@ -195,7 +217,7 @@ class _Episode:
                 policy = self._mixed(beliefs, w, coin)
                 parts = [(np.ones(m), policy), (np.zeros(m), policy)]
             else:
-                parts = [(1 - coin, self._planned(beliefs, w)), (coin, self._table(w, m))]
+                parts = [(1 - coin, self._planned(beliefs, w)), (coin, _same(self.explorer[w], m))]
             for k, (share, policy) in enumerate(parts):
                 flows, unsure = self._follow(beliefs, policy)
                 doubt[k] += chance * unsure
@@ -208,6 +230,8 @@ class _Episode:
 
     def _planned(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         """The planner's probabilities at every node, [m, n, G] a layer."""
+        if not isinstance(self.planner, str):
+            return _same(self.planner[w], len(beliefs))
         if self.planner == "thompson":
             return self._thompson(beliefs, w)
         policy = []
@@ -233,12 +257,9 @@ class _Episode:
             policy.append(np.where(total > 0, mixed / np.where(total > 0, total, 1), 1 / G))
         return policy
 
-    def _table(self, w: int, m: int) -> list[np.ndarray]:
-        return [np.broadcast_to(rows, (m, *rows.shape)) for rows in self.explorer[w]]
-
     def _mixed(self, beliefs: np.ndarray, w: int, coin: np.ndarray) -> list[np.ndarray]:
         share = coin[:, None, None]
-        pairs = zip(self._planned(beliefs, w), self._table(w, len(beliefs)), strict=True)
+        pairs = zip(self._planned(beliefs, w), _same(self.explorer[w], len(beliefs)), strict=True)
         return [(1 - share) * plan + share * explore for plan, explore in pairs]
 
     def _follow(self, beliefs: np.ndarray, policy: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -263,6 +284,11 @@ class _Episode:
             last = self.graph.layers[-1]
             weight = flows[-1][:, last.node, last.subgoal]
         return _sum_columns(weight * self.scale, self.message, len(self.messages))
+
+
+def _same(policy: Flow, m: int) -> list[np.ndarray]:
+    """One policy from all of m posteriors."""
+    return [np.broadcast_to(rows, (m, *rows.shape)) for rows in policy]
 
 
 def _doubt(beliefs: np.ndarray, weight: np.ndarray, likelihood: np.ndarray) -> np.ndarray:

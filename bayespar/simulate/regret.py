@@ -179,10 +179,19 @@ def simulate_regret(
             f"seed {seed}, episode {t} (both from 0): the acting policy returned no distribution over subgoals; "
             "if it is a posterior's, its evidence was impossible under every task that it knows"
         )
-    # Advantages of up to H-h at each step h: chance can give back what was lost, so a path can lose more than H-1.
-    H = family.horizon
-    bound = H * (H - 1) / 2 if estimator == "advantage" else float(H)
-    return RegretCurves(regret, true_task, explored, bound, estimator)
+    return RegretCurves(regret, true_task, explored, _largest_loss(family, estimator), estimator)
+
+
+def _largest_loss(family: Family, estimator: str) -> float:
+    """What no episode's entry can exceed, from the spread of rewards at each step; 0 would leave no room for rounding.
+
+    An advantage at step h is at most what the rewards after h can differ by. Chance can give back what was lost, so
+    advantages along a path can add up to more than an episode can lose on average.
+    """
+    reward = np.asarray(family.reward, np.float64)
+    spread = (reward.max(axis=1) - reward.min(axis=1)).max(axis=1)
+    steps = np.arange(family.horizon) if estimator == "advantage" else np.ones(family.horizon)
+    return max(float(steps @ spread), 1e-9)
 
 
 class Loop(eqx.Module):

@@ -33,8 +33,8 @@ def estimate_eta(
     """A confidence interval for eta(pi), the least squared Hellinger distance over pairs of tasks.
 
     With m the equal mixture of two tasks, eta_zz' = E_m[1 - 2 sqrt(L_z L_z') / (L_z + L_z')]: a mean of numbers in
-    [0, 1], whereas the ratio in BC = E_z sqrt(L_z' / L_z) has no bound. Tasks of one class are merged first; the interval
-    covers all pairs at once.
+    [0, 1], whereas the ratio in BC = E_z sqrt(L_z' / L_z) has no bound. Tasks of one class are merged first; the
+    interval covers all pairs at once.
 
     Args:
         family_or_program: a Family, or a finite program.

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from ..errors import TooLargeError
 from ..evidence import prefix_log_evidence
 from ..planning.bail import expert_table
+from ..planning.classes import TaskClasses, task_classes
+from ..planning.design import Design, cheapest_exploration, design_exploration
+from ..planning.expected_regret import ExpectedRegret, posterior_recursion
 from ..planning.expert import Experts, solve_experts
+from ..planning.exploration import Exploration
+from ..planning.game import Game
+from ..planning.graph_experts import GraphExperts, graph_experts
 from ..planning.histories import Histories, enumerate_histories
+from ..planning.information import Flow, InformationGraph, graph_table, information_graph
+from ..planning.planner import UniformPolicy
 from ..program import Program, as_family
 from ..simulate.corpus import Corpus, sample_corpus
 from ..world import Family
+from .constants import Constants, instance
 from .verdict import Outcome, TwinOutcome
 
 FALSE_ALARM = 1e-4  # of a whole run
 LARGEST_EXACT_BYTES = 2**29
+_ENTRIES = 2 * 10**6  # of posteriors times histories times tasks, followed at once
 
 
 class Subject:
@@ -83,9 +94,104 @@ class Subject:
         return sample_corpus(self.family, 32, 5, key=self.key, experts=self.experts)
 
     @cached_property
+    def classes(self) -> TaskClasses:
+        """The tasks of positive prior, equal ones merged."""
+        return task_classes(self.family)
+
+    @cached_property
+    def graph(self) -> InformationGraph:
+        """Its histories, merged.
+
+        Raises:
+            TooLargeError: they do not fit.
+        """
+        return information_graph(self.classes.family, max_bytes=LARGEST_EXACT_BYTES)
+
+    @cached_property
+    def graph_experts(self) -> GraphExperts:
+        """The experts of every class on the graph."""
+        return graph_experts(self.graph)
+
+    @cached_property
+    def design(self) -> Design:
+        """The exploration policy of largest eta."""
+        return design_exploration(self.classes.family)
+
+    @cached_property
+    def cheapest(self) -> Design:
+        """The exploration policy of least loss per information."""
+        return cheapest_exploration(self.classes.family)
+
+    @cached_property
+    def game(self) -> Game:
+        """Information and loss of policies over the graph."""
+        return Game(self.graph, self.graph_experts.value)
+
+    @cached_property
+    def explorers(self) -> dict[str, Explorer]:
+        """The policies to explore with: uniform subgoals, and the best."""
+        tables = {
+            "uniform": graph_table(self.graph, UniformPolicy(self.family.num_subgoals)),
+            "best": graph_table(self.graph, self.design.policy),
+        }
+        return {n: Explorer(n, t, instance(self.graph, t, experts=self.graph_experts)) for n, t in tables.items()}
+
+    def expected(
+        self,
+        planner: str | list[Flow],
+        rule: Exploration,
+        explorer: Explorer,
+        *,
+        remembers: Sequence[bool] | None = None,
+        coin_per_step: bool = False,
+    ) -> ExpectedRegret:
+        """Exact expected regret of as many episodes of ``rule`` as can be followed in about a second."""
+        width = max(len(layer.node) for layer in self.graph.layers) * self.graph.family.num_tasks
+        return posterior_recursion(
+            self.graph,
+            self.classes,
+            planner,
+            rule,
+            explorer.table,
+            experts=self.graph_experts,
+            remembers=remembers,
+            coin_per_step=coin_per_step,
+            max_posteriors=max(1, _ENTRIES // width),
+            truncate=True,
+        )
+
+    def why_nothing_to_explore(self) -> str | None:
+        """Why no theorem about exploration applies, if none does."""
+        if self.family.horizon == 1:
+            return "H = 1: an episode has no decision"
+        if len(self.classes.members) == 1:
+            merged = f", as {' and '.join(self.classes.members[0])} are one class" if self.classes.merged else ""
+            return f"there is nothing to learn{merged}"
+        try:
+            _ = self.graph
+        except TooLargeError as error:
+            return f"too large for the exact side: {error}"
+        return None
+
+    @cached_property
     def live(self) -> np.ndarray:
         """Tasks of positive prior."""
         return np.flatnonzero(np.asarray(self.family.task_prior) > 0)
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """An exploration policy under test.
+
+    Attributes:
+        name: "uniform" or "best".
+        table: its probabilities on the graph, for every instruction.
+        constants: what the bounds of the world at hand depend on.
+    """
+
+    name: str
+    table: list[Flow]
+    constants: Constants
 
 
 @dataclass(frozen=True)

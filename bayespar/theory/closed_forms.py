@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -12,6 +13,15 @@ def needle_regret(tasks: int, episodes: int) -> float:
     """
     T = min(episodes, tasks)
     return T - T * (T + 1) / (2 * tasks)
+
+
+def lock_regret(length: int, episodes: int) -> float:
+    """Regret of BAIL on the lock of words of L letters: (1 - p/2) sum_{n<T} (1-p)^n, with p = 2^-(L-1).
+
+    Source: theory.md, N2.
+    """
+    p = 2.0 ** (1 - length)
+    return (1 - p / 2) * -math.expm1(episodes * math.log1p(-p)) / p if p < 1 else 0.5
 
 
 def forgetful_needle_regret(tasks: int, episodes: int, remembers: Sequence[bool]) -> float:

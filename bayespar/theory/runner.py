@@ -16,7 +16,7 @@ from .claims import CLAIMS
 from .verdict import Outcome, TwinOutcome, Verdict
 
 # A claim makes at most this many statistical checks on a world, twins included.
-_CHECKS_PER_CLAIM = 4
+_CHECKS_PER_CLAIM = 16
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""The claims, one file each."""
+"""The claims, one file each, in the order of the theory page."""
 
-from ..claim import Claim
 from .c1 import C1
 from .c2 import C2
 from .c3 import C3
+from .e1 import E1
+from .e2 import E2
+from .e3 import E3
 from .n1 import N1
+from .n2 import N2
+from .n3 import N3
 
-CLAIMS: dict[str, Claim] = {claim.id: claim for claim in (C1, C2, C3, N1)}
+CLAIMS = {claim.id: claim for claim in (C1, C2, C3, N1, N2, N3, E1, E2, E3)}

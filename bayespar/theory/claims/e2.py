@@ -1,0 +1,164 @@
+"""E2: epsilon-greedy exploration, by any schedule of coins, bounds the regret."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ...planning.expert import solve_experts
+from ...planning.exploration import Exploration, anytime_epsilon, by_coin, constant_epsilon, explore_first
+from ...planning.planner import FunctionPlanner
+from ...program import enumerate_program
+from ...simulate.regret import RegretCurves, simulate_regret
+from ..bounds import epsilon_greedy
+from ..claim import Claim, Explorer, Settings, Subject
+from ..constants import Constants, worst_case
+from ..figure import Curves, Figure, Series
+from ..verdict import Outcome, TwinOutcome, all_of, below, inequality, not_applicable
+
+EPISODES = 64
+SIZES, FULL_SIZES = (32, 128), (32, 64, 128, 256, 512, 1024)
+SEEDS = 6_000
+FORGETFUL = 10**5
+
+
+def schedules(constants: Constants, episodes: int) -> dict[str, Exploration]:
+    """The three schedules of the theorem."""
+    odds, eta = constants.odds, constants.least_eta
+    return {
+        "constant": constant_epsilon(odds, eta, episodes),
+        "anytime": anytime_epsilon(odds, eta, episodes),
+        "explore-first": explore_first(odds, eta, episodes),
+    }
+
+
+def check(subject: Subject, settings: Settings) -> Outcome:
+    reason = subject.why_nothing_to_explore()
+    if reason:
+        return not_applicable(reason)
+    outcomes = [_exact(subject)]
+    if subject.name == "needle":
+        outcomes += [_needle(subject, tasks, settings) for tasks in (FULL_SIZES if settings.full else SIZES)]
+    return all_of(outcomes)
+
+
+def _exact(subject: Subject) -> Outcome:
+    """Exact expected regret of as many episodes as posteriors can be followed, four schedules and two policies."""
+    values, bounds, trivial = [], [], []
+    for explorer in subject.explorers.values():
+        own = explorer.constants
+        if own.least_eta <= 0:
+            continue
+        rules = [*schedules(own, EPISODES).values(), by_coin((np.arange(EPISODES) < 1).astype(float))]
+        for rule in rules:
+            regret = subject.expected("bail", rule, explorer).cumulative
+            T = regret.shape[1]
+            any_world = worst_case(own.horizon, own.prior, own.least_eta)
+            for constants in (own, any_world):
+                values.append(regret.ravel())
+                bounds.append(epsilon_greedy(constants, rule.coin)[:, :T].ravel())
+                trivial.append(np.outer(constants.trivial, np.arange(1, T + 1)).ravel())
+    said = f"exact regret / bound, four schedules, two policies, every task, up to {EPISODES} episodes"
+    return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(trivial), said)
+
+
+def reading(tasks: int, accuracy: float = 0.5) -> tuple[FunctionPlanner, float]:
+    """Always read the sign of the needle, and its eta: 1 - [2 sqrt(a b) + (K-2) b], a = q + b, b = (1-q)/K."""
+
+    def start(instruction: Any, key: Any) -> Any:
+        return ()
+
+    def step(state: Any, observed: Any) -> Any:
+        return state, np.eye(tasks + 1)[tasks]
+
+    b = (1 - accuracy) / tasks
+    a = accuracy + b
+    return FunctionPlanner(start, step), float((np.sqrt(a) - np.sqrt(b)) ** 2)
+
+
+def simulate_needle(subject: Subject, tasks: int, rule: Exploration, seeds: int) -> RegretCurves:
+    """BAIL on the needle of K tasks, exploring by reading the sign; by symmetry every task has the same regret."""
+    program: Any = subject.program
+    family = enumerate_program(functools.partial(program, tasks=tasks))
+    explorer, _ = reading(tasks)
+    experts = solve_experts(family)
+    key = subject.key + tasks
+    return simulate_regret(family, tasks // 2, "bail", rule, len(rule.coin), seeds, explorer, key=key, experts=experts)
+
+
+def _needle(subject: Subject, tasks: int, settings: Settings) -> Outcome:
+    """K = T, simulated: a constant epsilon, and exploring first."""
+    constants = worst_case(2, np.full(tasks, 1 / tasks), reading(tasks)[1])
+    rules = schedules(constants, tasks)
+    outcomes, series = [], []
+    times = list(range(1, tasks + 1))
+    for name in ("constant", "explore-first"):
+        rule = rules[name]
+        curves = simulate_needle(subject, tasks, rule, SEEDS)
+        interval = curves.interval(alpha=settings.alpha)
+        bound = epsilon_greedy(constants, rule.coin)[0]
+        said = (
+            f"needle, K = T = {tasks}, {name}: {interval.mean:.2f} ± {interval.half_width / interval.mean:.1%}, "
+            f"bound / regret {bound[-1] / interval.mean:.2f}"
+        )
+        outcomes.append(below(interval, float(bound[-1]), float(tasks), said))
+        series.append(Series(name, times, curves.cumulative.mean(axis=0).tolist()))
+        series.append(Series(f"{name}, bound", times, bound.tolist(), kind="bound"))
+    figure: Figure = Curves(
+        f"Regret on the needle, K = T = {tasks}, exploring by reading the sign",
+        "episodes",
+        "expected regret",
+        [*series, Series("at most", times, [float(t) for t in times], kind="reference")],
+        log=True,
+    )
+    merged = all_of(outcomes)
+    return Outcome(**{**merged.__dict__, "figures": (figure,)})
+
+
+def forgetful_regret(subject: Subject, explorer: Explorer, coin: np.ndarray) -> np.ndarray:
+    """Regret of a BAIL that forgets every finished episode, for every task: the same loss in each episode."""
+    loss = subject.expected("bail", by_coin(np.zeros(1)), explorer).regret[:, 0]
+    return (coin * explorer.constants.loss[:, None] + (1 - coin) * loss[:, None]).sum(axis=1)
+
+
+def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
+    explorer = subject.explorers["best"]
+    rule = explore_first(explorer.constants.odds, explorer.constants.least_eta, FORGETFUL)
+    regret = forgetful_regret(subject, explorer, rule.coin)
+    bound = epsilon_greedy(explorer.constants, rule.coin)[:, -1]
+    worst = int(np.argmax(regret - bound))
+    if regret[worst] <= 1e-9:
+        return []  # no task loses anything without a posterior
+    return [
+        TwinOutcome(
+            "a BAIL that forgets finished episodes",
+            f"explore-first, T = {FORGETFUL}: regret {regret[worst]:.4g}, bound {bound[worst]:.4g}",
+            bool(regret[worst] > bound[worst] + 1e-9),
+            float(regret[worst]),
+            1.0,
+        )
+    ]
+
+
+E2 = Claim(
+    id="E2",
+    title="exploring by a coin makes the regret sublinear",
+    statement=(
+        "Reg_z(T) <= (H-1) sum_t [eps_t + (1-eps_t) min(1, (H/4) S_t)]. A constant epsilon and eps_t ~ 1/sqrt(t) give "
+        "O(H^{3/2} sqrt(T log(1+C)/eta)); exploring in the first n0 = ceil(log(H C T/4) / -log(1-eta)) episodes gives "
+        "(H-1)(n0+1): logarithmic. On the world at hand H-1 becomes the loss of its exploration policy, and H-h the "
+        "largest advantage that another task's expert can give away."
+    ),
+    assumptions=(
+        "one coin an episode, independent of everything else",
+        "the exploration policy does not depend on the past",
+        "two tasks or more, after merging equal ones",
+        "a bound below its trivial value",
+    ),
+    status="derived",
+    worlds=2,
+    check=check,
+    twins=twins,
+)

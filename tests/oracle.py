@@ -240,7 +240,7 @@ class Oracle:
     # --- regret -------------------------------------------------------------------------------------------------
 
     def regret(self, planner, explorer, coin, gate=None, *, remembers=None, per_step=False):
-        """What ``planner`` ("bail", "map" or "thompson") loses in each episode under each task: all sequences of episodes.
+        """What ``planner`` ("bail", "map" or "thompson") loses in each episode, over all sequences of episodes.
 
         ``explorer(w, observations, subgoals) -> [G]`` acts in episode t with probability ``coin[t]``, and for sure
         where 1 - max P(z | past) > ``gate[t]``. No two tasks may be equal. Returns the regret [Z, T], the
@@ -251,7 +251,9 @@ class Oracle:
         gate = np.full(T, math.inf) if gate is None else gate
         remembers = [True] * T if remembers is None else remembers
         whole = list(self.histories(H))
-        law = np.array([[[self.likelihood(z, o[: h + 1], g[:h]) for z in range(Z)] for h in range(H)] for o, g in whole])
+        law = np.array(
+            [[[self.likelihood(z, o[: h + 1], g[:h]) for z in range(Z)] for h in range(H)] for o, g in whole]
+        )
         pay = np.array([[sum(self.reward[h, v, w] for h, v in enumerate(o)) for w in range(W)] for o, _ in whole])
         best = self.expert_value()
         follows = np.zeros((len(whole), W, H - 1, Z))  # whether the expert of z would take the step that was taken
@@ -279,7 +281,7 @@ class Oracle:
         regret, explored, doubt = np.zeros((Z, T)), np.zeros((Z, T)), np.zeros((2, Z, T, H))
 
         def episode(t, belief, mass):
-            share = 1.0 if belief.sum() - belief.max() > gate[t] else float(coin[t])
+            share = 1.0 if np.sort(belief)[:-1].sum() > gate[t] else float(coin[t])
             explored[:, t] += mass * share
             if per_step:
                 mixed = [(p, (1 - share) * plan + share * explores) for p, plan in plans(belief)]

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ..program import Program
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES
 from .classes import TaskClasses, task_classes
-from .game import Flows, Game, maximise_eta, minimise_ratio
+from .game import Flows, Game, Solution, maximise_eta, minimise_ratio
 from .graph_experts import graph_experts
 from .information import GraphPolicy, InformationGraph, information_graph
 from .planner import Planner, as_policy
@@ -32,6 +33,9 @@ class Design:
         loss: max_z [J_z(pi*_z) - J_z(policy)], averaged over instructions, in units of reward per episode; None from
             :func:`design_exploration`, which does not look at rewards.
         ratio_lower: no policy has a smaller ``loss / eta_classes``; None likewise.
+        prices: weights of the pairs of classes, [P]: the proof of ``upper``, as no policy earns more than that on their
+            weighted mean; or of ``ratio_lower``, their sum.
+        task_weights: weights of the classes, [C], which belong to that proof; None from :func:`design_exploration`.
     """
 
     policy: Planner
@@ -42,6 +46,8 @@ class Design:
     classes: TaskClasses
     loss: float | None = None
     ratio_lower: float | None = None
+    prices: Float[np.ndarray, " P"] | None = None
+    task_weights: Float[np.ndarray, " C"] | None = None
 
     @property
     def gap(self) -> float:
@@ -73,7 +79,7 @@ def design_exploration(family_or_program: Family | Program, *, max_bytes: int = 
     if _nothing_to_design(graph):
         return _design(game, classes, [game.uniform()], 0.0)
     solution = maximise_eta(game)
-    return _design(game, classes, solution.flows, solution.bound)
+    return _design(game, classes, solution.flows, solution.bound, proof=solution)
 
 
 def cheapest_exploration(family_or_program: Family | Program, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Design:
@@ -95,7 +101,7 @@ def cheapest_exploration(family_or_program: Family | Program, *, max_bytes: int 
         flows = game.least_loss(np.zeros(0), np.ones(1))[1] if graph.layers else [[]] * graph.family.num_instructions
         return _design(game, classes, flows, 0.0, ratio_lower=0.0)
     solution = minimise_ratio(game)
-    return _design(game, classes, solution.flows, 1.0, ratio_lower=solution.bound)
+    return _design(game, classes, solution.flows, 1.0, ratio_lower=solution.bound, proof=solution)
 
 
 def as_exploration_policy(policy: Any, family: Family, *, episodes: int = 1) -> Planner:
@@ -113,7 +119,13 @@ def as_exploration_policy(policy: Any, family: Family, *, episodes: int = 1) -> 
 
 
 def _design(
-    game: Game, classes: TaskClasses, flows: Flows, upper: float, *, ratio_lower: float | None = None
+    game: Game,
+    classes: TaskClasses,
+    flows: Flows,
+    upper: float,
+    *,
+    ratio_lower: float | None = None,
+    proof: Solution | None = None,
 ) -> Design:
     eta = game.eta(flows[0]) if len(flows) == 1 else game.information(flows)
     least = float(eta.min(initial=1.0))
@@ -132,6 +144,8 @@ def _design(
         classes=classes,
         loss=None if ratio_lower is None else float(game.loss(flows).max()),
         ratio_lower=ratio_lower,
+        prices=None if proof is None else proof.prices,
+        task_weights=None if proof is None else proof.tasks,
     )
 
 

@@ -38,11 +38,15 @@ class Solution:
         flows: of the policy, one for each instruction (one alone if instructions do not matter).
         value: of the objective.
         bound: on the objective of any policy.
+        prices: of the pairs, [P], from which the bound follows.
+        tasks: weights of the tasks, [Z], likewise; only where there is loss.
     """
 
     flows: Flows
     value: float
     bound: float
+    prices: Float[np.ndarray, " P"]
+    tasks: Float[np.ndarray, " Z"] | None = None
 
 
 class Game:
@@ -133,9 +137,11 @@ def maximise_eta(game: Game) -> Solution:
     flows = [game.uniform()]
     earned = [game.eta(flows[0])]
     prices, bound = np.full(P, 1 / P), math.inf
+    proof = prices
     for _ in range(_MOST_ROUNDS):
         value, flow = game.most_informative(prices)
-        bound = min(bound, value)
+        if value < bound:
+            bound, proof = value, prices
         flows.append(flow)
         earned.append(game.eta(flow))
         table = np.stack(earned, axis=1)
@@ -155,7 +161,7 @@ def maximise_eta(game: Game) -> Solution:
         best = float((np.stack(earned, axis=1) @ weights).min())
         if bound - best <= GAP * bound:
             break
-    return Solution([_mixture(flows, weights)], best, bound)
+    return Solution([_mixture(flows, weights)], best, bound, proof)
 
 
 def minimise_ratio(game: Game) -> Solution:
@@ -169,7 +175,7 @@ def minimise_ratio(game: Game) -> Solution:
     W = len(game.instructions)
     columns: list[Flows] = [[game.uniform()] * W]
     earned, lost = [game.information(columns[0])], [game.loss(columns[0])]
-    bound = 0.0
+    bound, proof = 0.0, (np.zeros(P), np.full(Z, 1 / Z))
     for _ in range(_MOST_ROUNDS):
         gains, costs = np.stack(earned, axis=1), np.stack(lost, axis=1)
         mixed = linprog(
@@ -184,7 +190,9 @@ def minimise_ratio(game: Game) -> Solution:
         best = float((costs @ weights).max() / (gains @ weights).min())
         tasks, prices = _positive(duals[P:]), duals[:P]
         flows = game.least_loss(prices, tasks)[1]
-        bound = max(bound, _certified(game, prices, tasks))
+        proven = _certified(game, prices, tasks)
+        if proven.sum() >= bound:
+            bound, proof = float(proven.sum()), (proven, tasks)
         if best - bound <= GAP * max(best, GAP):
             break
         columns.append(flows)
@@ -193,20 +201,20 @@ def minimise_ratio(game: Game) -> Solution:
     used = np.flatnonzero(weights > 0)
     share = weights[used] / weights[used].sum()
     flows = [_mixture([columns[k][w] for k in used], share) for w in range(W)]
-    return Solution(flows, best, bound)
+    return Solution(flows, best, bound, *proof)
 
 
-def _certified(game: Game, prices: Float[np.ndarray, " P"], tasks: Float[np.ndarray, " Z"]) -> float:
-    """t sum(prices) for the largest t with tasks . loss >= t prices . eta for every policy (Dinkelbach, 1967)."""
+def _certified(game: Game, prices: Float[np.ndarray, " P"], tasks: Float[np.ndarray, " Z"]) -> np.ndarray:
+    """t times prices, for the largest t with tasks . loss >= t prices . eta for every policy (Dinkelbach, 1967)."""
     if prices.sum() == 0:
-        return 0.0
+        return prices
     t = 1.0
     for _ in range(50):
         value, flows = game.least_loss(t * prices, tasks)
         if value >= -1e-13:
             break
         t = max(0.0, float(tasks @ game.loss(flows)) / float(prices @ game.information(flows)))
-    return t * float(prices.sum())
+    return t * prices
 
 
 def _positive(weights: np.ndarray) -> np.ndarray:

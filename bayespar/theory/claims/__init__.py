@@ -6,8 +6,10 @@ from .c3 import C3
 from .e1 import E1
 from .e2 import E2
 from .e3 import E3
+from .e4 import E4
+from .e5 import E5
 from .n1 import N1
 from .n2 import N2
 from .n3 import N3
 
-CLAIMS = {claim.id: claim for claim in (C1, C2, C3, N1, N2, N3, E1, E2, E3)}
+CLAIMS = {claim.id: claim for claim in (C1, C2, C3, N1, N2, N3, E1, E2, E3, E4, E5)}

@@ -114,7 +114,7 @@ E3 = Claim(
     id="E3",
     title="exploring while undecided: eta need not be known",
     statement=(
-        "Explore in episode t iff 1 - max_z P(z | past) > delta, with delta = 1/(T o), o = max_z (1 - P_Z(z)) / P_Z(z). "
+        "Explore in episode t iff 1 - max_z P(z | past) > delta, delta = 1/(T o), o = max_z (1 - P_Z(z)) / P_Z(z). "
         "Then Reg_z(T) <= (H-1) [log+(C_z sqrt((1-delta)/delta)) / -log(1-eta) + 1/eta] + (H-1) T o delta/(1-delta) + "
         "H(H-1)/2. delta_t = 1/(o t(t+1)) gives an anytime gate."
     ),

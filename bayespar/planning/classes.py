@@ -101,7 +101,7 @@ def likelihood_distance(family: Family, first: int, second: int) -> float:
 def _compress(blocks: list[np.ndarray]) -> np.ndarray:
     """A matrix of as few rows with the Gram matrix of the rows of all blocks."""
     stacked = np.concatenate(blocks)
-    return np.linalg.qr(stacked, mode="r") if len(stacked) > stacked.shape[1] else stacked
+    return np.asarray(np.linalg.qr(stacked, mode="r")) if len(stacked) > stacked.shape[1] else stacked
 
 
 def _functionals(family: Family) -> Float[np.ndarray, "Z signs"]:

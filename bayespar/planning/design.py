@@ -38,7 +38,7 @@ class Design:
         task_weights: weights of the classes, [C], which belong to that proof; None from :func:`design_exploration`.
     """
 
-    policy: Planner
+    policy: GraphPolicy
     eta: float
     eta_classes: float
     upper: float
@@ -134,7 +134,7 @@ def _design(
         first, second = game.pairs[:, eta.argmin()]
         hardest = classes.members[first][0], classes.members[second][0]
     if classes.merged:
-        hardest = classes.merged[0][:2]
+        hardest = classes.merged[0][0], classes.merged[0][1]
     return Design(
         policy=GraphPolicy(game.graph, [game.graph.behaviour(flow) for flow in flows]),
         eta=0.0 if classes.merged else least,

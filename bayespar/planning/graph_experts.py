@@ -54,7 +54,7 @@ def graph_experts(graph: InformationGraph) -> GraphExperts:
         later = q.max(axis=1)
         alive = likelihood[h] > 0
         per_task = q / np.where(alive, likelihood[h], 1)[:, None, :, None]
-        actions.append(first_best(np.moveaxis(per_task, 1, -1)))
+        actions.append(np.asarray(first_best(np.moveaxis(per_task, 1, -1))))
         scaled.append(q)
     if not graph.layers:
         later = np.zeros((len(graph.start), family.num_tasks, W))

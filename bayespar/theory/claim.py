@@ -218,6 +218,8 @@ class Claim:
         assumptions: what it needs of the world at hand, each checked there; empty if nothing.
         status: "derived" (proved on the theory page).
         worlds: the least number of worlds that must support it; 1 if it is about one world.
+        checks: the most statistical checks that it makes in a run, twins included; each gets its share of the
+            probability of a false alarm.
         check: the evidence on one world.
         twins: the check where the claim must fail; called only where the claim applies.
     """
@@ -230,3 +232,4 @@ class Claim:
     worlds: int
     check: Callable[[Subject, Settings], Outcome]
     twins: Callable[[Subject, Settings], list[TwinOutcome]]
+    checks: int = 0

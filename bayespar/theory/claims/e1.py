@@ -24,11 +24,13 @@ def quiet_policy(subject: Subject) -> list[Flow]:
     return [fixed[int(np.argmin(told))]] * graph.family.num_instructions
 
 
-def _measured(subject: Subject, coin: np.ndarray, explorer: Explorer, **options: bool) -> tuple[np.ndarray, np.ndarray]:
+def _measured(
+    subject: Subject, coin: np.ndarray, explorer: Explorer, *, coin_per_step: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Doubt and its bound, for BAIL and for a quiet policy between explorations, given the coin of the day or not."""
     values, bounds = [], []
     for planner in ("bail", quiet_policy(subject)):
-        found = subject.expected(planner, by_coin(coin), explorer, **options)
+        found = subject.expected(planner, by_coin(coin), explorer, coin_per_step=coin_per_step)
         for doubt in (found.doubt, found.doubt_exploring):
             bound = posterior_decay(explorer.constants, coin)[:, : doubt.shape[1], None]
             values.append(doubt.ravel())

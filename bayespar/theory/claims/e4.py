@@ -104,6 +104,7 @@ def _merged_error(subject: Subject) -> tuple[float, str]:
 def _figures(subject: Subject, values: dict[str, float]) -> tuple[Figure, ...]:
     design = subject.design
     shown = {"best": design.eta_classes, "cheapest": subject.cheapest.eta_classes, **values}
+    shown = {name: value if value > 1e-15 else 0.0 for name, value in shown.items()}
     names = list(shown)[: 4 + _EXPERTS_SHOWN]
     left = len(shown) - len(names)
     bars = Bars(

@@ -45,7 +45,7 @@ def _ties_on_a_letter(family: Family) -> Family:
     return Family(
         family.task_prior,
         family.initial,
-        family.transition[:, :, order],
+        family.dense_transition()[:, :, order],
         family.emission,
         family.reward,
         horizon=family.horizon,
@@ -139,4 +139,5 @@ N2 = Claim(
     worlds=1,
     check=check,
     twins=twins,
+    checks=len(FULL_SIMULATED),
 )

@@ -7,6 +7,7 @@ merged. It is exact, and cheap where few posteriors are possible; where there ar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -207,6 +208,16 @@ class _Episode:
         self.messages, self.message = merge_rows(last / self.scale[:, None])
         self.width = max(len(last), *(e.size for e in self.experts.scaled), len(self.messages) * family.num_tasks, 1)
 
+    @functools.cached_property
+    def expert_flows(self) -> list[list[np.ndarray]]:
+        """The flows of the experts, [C, n, G] a layer, for every instruction."""
+        G, C = self.graph.family.num_subgoals, self.graph.family.num_tasks
+        flows = [
+            [self.graph.flow([np.eye(G)[a[:, c, w]] for a in self.experts.actions]) for c in range(C)]
+            for w in range(len(self.chance))
+        ]
+        return [[np.stack(layers) for layers in zip(*by_task, strict=True)] for by_task in flows]
+
     def play(self, beliefs: Float[np.ndarray, "m C"], coin: Float[np.ndarray, " m"], coin_per_step: bool) -> _Played:
         """Loss, doubt and what is heard; with a coin per step both entries of doubt are those of the mixture."""
         m, C = beliefs.shape
@@ -248,11 +259,10 @@ class _Episode:
 
     def _thompson(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         """One task an episode: the mixture of the experts' flows, as a behavioural policy."""
-        C, G = beliefs.shape[1], self.graph.family.num_subgoals
-        flows = [self.graph.flow([np.eye(G)[a[:, c, w]] for a in self.experts.actions]) for c in range(C)]
+        G = self.graph.family.num_subgoals
         policy = []
-        for layers in zip(*flows, strict=True):
-            mixed = np.einsum("mc,cng->mng", beliefs, np.stack(layers))
+        for flows in self.expert_flows[w]:
+            mixed = np.einsum("mc,cng->mng", beliefs, flows)
             total = mixed.sum(axis=2, keepdims=True)
             policy.append(np.where(total > 0, mixed / np.where(total > 0, total, 1), 1 / G))
         return policy

@@ -1,0 +1,3 @@
+"""The ``bayespar`` command."""
+
+from .main import main as main

@@ -1,0 +1,29 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+WORLD = "a shipped world's name, or the path of a .py file of your own (it is run: load only what you trust)"
+
+
+def print_json(data: Any) -> None:
+    """JSON on standard output; never NaN or infinity."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def bars(title: str, names: Sequence[str], probabilities: np.ndarray, most: int = 12) -> Table:
+    """Probabilities as bars, the largest first."""
+    table = Table(box=None, title=title, title_justify="left", show_header=False)
+    order = np.argsort(-probabilities, kind="stable")
+    for i in order[:most]:
+        table.add_row(names[int(i)], f"{probabilities[i]:.4f}", "█" * round(30 * float(probabilities[i])))
+    if len(order) > most:
+        rest = float(probabilities[order[most:]].sum())
+        table.add_row(f"{len(order) - most} more", f"{rest:.4f}", "█" * round(30 * rest), style="dim")
+    return table

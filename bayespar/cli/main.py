@@ -1,0 +1,51 @@
+"""The parser, and what every command does about errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from ..errors import BayesparError
+from . import explore, models, posterior, regret, verify
+
+COMMANDS = (verify, models, posterior, explore, regret)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 all is well, 1 something was not shown, 2 unusable input."""
+    arguments = _parser().parse_args(argv)
+    console = Console(stderr=True)
+    try:
+        return arguments.run(arguments)
+    except BayesparError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: {error}", markup=True, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bayespar", description="Bayesian inference for Planner-Actor-Reporter agents"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[Any], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="print JSON on standard output")
+        command.add_argument("--key", type=int, default=0, help="key of every random choice (default 0)")
+        return command
+
+    for command in COMMANDS:
+        command.register(add)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..planning.histories import Histories
 
 
-def most_informative(histories: Histories, tasks: Float[np.ndarray, " C"], prices: Float[np.ndarray, " P"]) -> float:
+def most_informative(histories: Histories, tasks: Int[np.ndarray, " C"], prices: Float[np.ndarray, " P"]) -> float:
     """max over policies of sum over pairs of price times eta_zz'.
 
     Args:
@@ -26,7 +26,7 @@ def most_informative(histories: Histories, tasks: Float[np.ndarray, " C"], price
 
 def least_loss(
     histories: Histories,
-    tasks: Float[np.ndarray, " C"],
+    tasks: Int[np.ndarray, " C"],
     prices: Float[np.ndarray, " P"],
     weights: Float[np.ndarray, " C"],
     values: Float[np.ndarray, "Z W"],

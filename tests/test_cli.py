@@ -33,6 +33,7 @@ def test_verify_prints_a_table_and_writes_the_report(world, tmp_path, capsys):
     assert "coin" in printed
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["passed"] is True
+    assert "in-context learning" in (tmp_path / "out" / "index.html").read_text()
     assert {(f["claim"], f["world"]) for f in report["findings"]} == {
         (c, w) for c in ("C1", "C3") for w in ("coin", "lock")
     }
@@ -68,6 +69,11 @@ def test_worlds_of_one_file_name_are_kept_apart(world, tmp_path, capsys):
         (["verify", "nowhere.py"], "there is no file nowhere.py"),
         (["verify", "lock", "--claims", "X"], "there is no claim 'X'"),
         (["posterior", "lock", "--prompt", "nowhere.json"], "cannot read"),
+        (["regret", "lock", "--explore", "often"], "give a probability, or one of constant"),
+        (["regret", "lock", "--explore", "1.5"], "outside [0, 1]"),
+        (["regret", "lock", "--episodes", "0"], "at least 1"),
+        (["regret", "lock", "--task", "open"], "open"),
+        (["explore", "lock", "--episodes", "0"], "at least 1"),
     ],
 )
 def test_unusable_input_is_status_2_and_a_line(arguments, message, capsys):
@@ -109,3 +115,74 @@ def test_impossible_evidence_is_status_2(tmp_path, capsys):
 def test_models_lists_every_world(capsys):
     assert main(["models", "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == bp.available_models()
+
+
+def test_explore_names_the_hardest_pair_and_ranks_the_rules(world, capsys):
+    assert main(["explore", "lock", "--episodes", "50"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the code is left, right, left / the code is right, left, right" in printed
+    assert "→ turn left" in printed
+    assert "explore-first" in printed
+    assert main(["explore", world, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["eta"] == data["eta_classes"] > 0
+    guarantees = [r["guaranteed"] for r in data["recommended"]]
+    assert guarantees == sorted(guarantees)
+    assert {r["rule"] for r in data["recommended"]} >= {
+        "constant",
+        "anytime",
+        "explore-first",
+        "gated",
+        "gated-anytime",
+    }
+
+
+def test_explore_names_tasks_that_nothing_tells_apart(capsys):
+    assert main(["explore", "aliased"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "eta* = 0: a steady lamp, a careless reporter and a flickering lamp, an exact reporter are one class" in printed
+    )
+    assert "do not explore" in printed
+    assert main(["explore", "aliased", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["eta"] == 0
+    assert len(data["merged"][0]) == 2
+
+
+def test_explore_estimates_where_it_cannot_enumerate(monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise bp.TooLargeError("too many histories", 10)
+
+    monkeypatch.setattr("bayespar.cli.explore.design_exploration", refuse)
+    assert main(["explore", "lock", "--json"]) == 0
+    uniform = json.loads(capsys.readouterr().out)["uniform_eta"]
+    assert uniform["low"] <= 2 / 27 <= uniform["high"]
+    assert main(["explore", "lock"]) == 0
+    assert "By simulation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("planner", ["bail", "thompson"])
+def test_regret_of_every_task(planner, capsys):
+    arguments = ["regret", "lock", "--planner", planner, "--explore", "explore-first", "--policy", "best"]
+    assert main([*arguments, "--episodes", "30", "--seeds", "32", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [t["task"] for t in data["tasks"]] == list(bp.enumerate_program(bp.load_model("lock")).tasks)
+    for task in data["tasks"]:
+        assert task["regret"] == pytest.approx(task["cumulative"][-1], abs=1e-9)
+        assert task["explored"] == 1
+        assert (task["bound"] is None) == (planner != "bail")
+        if planner == "bail":
+            assert task["regret"] <= task["bound"] + 1e-9
+    assert data["at"] == list(range(1, 31))
+
+
+def test_regret_writes_curves_and_plots(world, tmp_path, capsys):
+    arguments = ["regret", world, "--explore", "gated", "--episodes", "20", "--seeds", "16", "--key", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "explored" in capsys.readouterr().out
+    assert (tmp_path / "out" / "regret.png").stat().st_size > 1000
+    assert "<svg" in (tmp_path / "out" / "regret.svg").read_text()
+    first = (tmp_path / "out" / "regret.json").read_bytes()
+    assert main([*arguments, "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "regret.json").read_bytes() == first

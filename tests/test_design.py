@@ -319,7 +319,9 @@ def test_graph_table_of_policies_that_must_be_asked():
     planner = GraphPolicy(
         graph, [[random_rows(rng, (n.size, G)) for n in graph.layers] for _ in range(family.num_instructions)]
     )
-    asked = graph_table(graph, FunctionPlanner(planner.init, planner.step))  # not recognised, hence asked
+    asked = graph_table(
+        graph, FunctionPlanner(lambda w, key: jnp.int32(0), lambda s, observed: planner.step(s, observed))
+    )  # not recognised, hence asked
     for known, rows in zip(graph_table(graph, planner), asked, strict=True):
         for a, b in zip(known, rows, strict=True):
             assert a == pytest.approx(b, abs=EXACT)

@@ -117,23 +117,13 @@ def _print_ranking(console: Console, recommended: Recommendations) -> None:
         table.add_column(name, justify="left" if name in ("rule", "policy", "explores") else "right")
     for r in recommended.ranked:
         style = None if r.informative else "dim"
-        table.add_row(r.rule, r.policy_name, _when(r, T), f"{r.guaranteed:.4g}", f"{r.worst_case:.4g}", style=style)
+        table.add_row(r.rule, r.policy_name, str(r.exploration), f"{r.guaranteed:.4g}", f"{r.worst_case:.4g}", style=style)
     console.print(table)
     console.print(
         f"Acting badly in every episode loses {recommended.best.trivial:.4g}: a guarantee above that says nothing. "
         "Policies: uniform subgoals; best, of largest eta; cheapest, of least loss / eta.",
         style="dim",
     )
-
-
-def _when(r: Recommendation, episodes: int) -> str:
-    if r.exploration.gated:
-        gate = r.exploration.gate
-        return f"1 - max P > {gate[-1]:.2g}" if gate[0] == gate[-1] else "1 - max P > 1/(o t(t+1))"
-    coin = r.exploration.coin
-    if ((coin == 0) | (coin == 1)).all():
-        return "never" if not coin.any() else "always" if coin.all() else f"in the first {int(coin.sum())}"
-    return f"epsilon = {coin[0]:.3g}" if coin[0] == coin[-1] else f"epsilon from {coin[0]:.3g} to {coin[-1]:.3g}"
 
 
 def _by_simulation(family: Family, error: TooLargeError, arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from .classes import task_classes
 RULES = ("constant", "anytime", "explore-first", "gated", "gated-anytime")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exploration:
     """A rule that says before every episode whether the exploration policy acts in it.
 
@@ -35,6 +35,24 @@ class Exploration:
     def gated(self) -> bool:
         """Whether the posterior is read."""
         return bool(np.isfinite(self.gate).any())
+
+    def __repr__(self) -> str:
+        return f"<Exploration: {self}; {len(self.coin)} episodes>"
+
+    def __str__(self) -> str:
+        """In words: when it explores."""
+        coin, gate = self.coin, self.gate
+        if self.gated:
+            last = f"1 - max P > {gate[-1]:.2g}"
+            return last if gate[0] == gate[-1] else f"{last}, falling" if gate[0] > gate[-1] else "a varying gate"
+        if not coin.any():
+            return "never"
+        if coin.all() and coin.min() == 1:
+            return "always"
+        count = int(coin.sum())
+        if (coin == (np.arange(len(coin)) < count)).all():
+            return f"in the first {count}"
+        return f"epsilon = {coin[0]:.3g}" if coin.min() == coin.max() else f"epsilon from {coin[0]:.3g} to {coin[-1]:.3g}"
 
 
 @dataclass(frozen=True)

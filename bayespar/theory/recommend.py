@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Recommendation:
 
     rule: str
     policy_name: str
-    policy: Planner
+    policy: Planner = field(repr=False)
     exploration: Exploration
     eta: float
     epsilon: float | None

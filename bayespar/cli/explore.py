@@ -117,7 +117,8 @@ def _print_ranking(console: Console, recommended: Recommendations) -> None:
         table.add_column(name, justify="left" if name in ("rule", "policy", "explores") else "right")
     for r in recommended.ranked:
         style = None if r.informative else "dim"
-        table.add_row(r.rule, r.policy_name, str(r.exploration), f"{r.guaranteed:.4g}", f"{r.worst_case:.4g}", style=style)
+        numbers = f"{r.guaranteed:.4g}", f"{r.worst_case:.4g}"
+        table.add_row(r.rule, r.policy_name, str(r.exploration), *numbers, style=style)
     console.print(table)
     console.print(
         f"Acting badly in every episode loses {recommended.best.trivial:.4g}: a guarantee above that says nothing. "

@@ -8,12 +8,14 @@ merged. It is exact, and cheap where few posteriors are possible; where there ar
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy import sparse
 
 from ..errors import InvalidPlannerError, TooLargeError
 from ..program import Program
@@ -109,6 +111,7 @@ def posterior_recursion(
     experts: GraphExperts | None = None,
     remembers: Sequence[bool] | None = None,
     coin_per_step: bool = False,
+    doubt: bool = True,
     max_posteriors: int = 200_000,
     truncate: bool = False,
 ) -> ExpectedRegret:
@@ -123,6 +126,7 @@ def posterior_recursion(
         experts: from :func:`graph_experts`; solved here if not given.
         remembers: [T], False for episodes whose evidence the planner forgets; by default it remembers all.
         coin_per_step: toss the coin anew at every step instead of once an episode; no theorem covers that.
+        doubt: compute the doubts too, which is half of the work; otherwise they are NaN.
         max_posteriors: the most distinct posteriors that are carried.
         truncate: return the episodes that can be computed instead of raising.
 
@@ -135,7 +139,7 @@ def posterior_recursion(
     beliefs = np.asarray(classes.family.task_prior, np.float64)[None]
     mass = np.ones((1, C))
     regret, explored = np.zeros((C, T)), np.zeros((C, T))
-    doubt, counts = np.zeros((2, C, T, H)), np.zeros(T, int)
+    unsure, counts = np.full((2, C, T, H), 0.0 if doubt else np.nan), np.zeros(T, int)
     for t in range(T):
         counts[t] = len(beliefs)
         largest = beliefs.argmax(axis=1)
@@ -145,10 +149,11 @@ def posterior_recursion(
         size = max(1, _BLOCK // episode.width)
         for begin in range(0, len(beliefs), size):
             rows = slice(begin, begin + size)
-            out = episode.play(beliefs[rows], coin[rows], coin_per_step)
+            out = episode.play(beliefs[rows], coin[rows], coin_per_step, doubt)
             regret[:, t] += (mass[rows] * out.loss).sum(axis=0)
             explored[:, t] += (mass[rows] * coin[rows, None]).sum(axis=0)
-            doubt[:, :, t] += np.einsum("mc,kmch->kch", mass[rows], out.doubt)
+            if doubt:
+                unsure[:, :, t] += np.einsum("mc,kmch->kch", mass[rows], out.doubt)
             if t == T - 1:
                 continue
             if not remembers[t]:
@@ -168,7 +173,7 @@ def posterior_recursion(
         if len(merged) > max_posteriors and truncate:
             done = t + 1
             return ExpectedRegret(
-                regret[:, :done], explored[:, :done], doubt[0, :, :done], doubt[1, :, :done], counts[:done], classes
+                regret[:, :done], explored[:, :done], unsure[0, :, :done], unsure[1, :, :done], counts[:done], classes
             )
         if len(merged) > max_posteriors:
             raise TooLargeError(
@@ -177,7 +182,7 @@ def posterior_recursion(
                 len(merged) * C * 16,
             )
         beliefs, mass = merged, _sum_rows(np.concatenate(next_mass), index, len(merged))
-    return ExpectedRegret(regret, explored, doubt[0], doubt[1], counts, classes)
+    return ExpectedRegret(regret, explored, unsure[0], unsure[1], counts, classes)
 
 
 @dataclass(frozen=True)
@@ -204,8 +209,13 @@ class _Episode:
         self.rewards = [graph.rewards(w) for w in range(family.num_instructions)]
         self.owed = self.experts.value - first_reward(graph)
         last = graph.layers[-1].joint if graph.layers else graph.likelihood
-        self.scale = last.mean(axis=1)
-        self.messages, self.message = merge_rows(last / self.scale[:, None])
+        scale = last.mean(axis=1)
+        self.messages, message = merge_rows(last / scale[:, None])
+        self.endings = _gather(message, scale, len(self.messages))
+        self.arrivals = [
+            _gather(layer.child, layer.joint.mean(axis=1), after.size)
+            for layer, after in itertools.pairwise(graph.layers)
+        ]
         self.width = max(len(last), *(e.size for e in self.experts.scaled), len(self.messages) * family.num_tasks, 1)
 
     @functools.cached_property
@@ -218,11 +228,13 @@ class _Episode:
         ]
         return [[np.stack(layers) for layers in zip(*by_task, strict=True)] for by_task in flows]
 
-    def play(self, beliefs: Float[np.ndarray, "m C"], coin: Float[np.ndarray, " m"], coin_per_step: bool) -> _Played:
+    def play(
+        self, beliefs: Float[np.ndarray, "m C"], coin: Float[np.ndarray, " m"], coin_per_step: bool, doubt: bool
+    ) -> _Played:
         """Loss, doubt and what is heard; with a coin per step both entries of doubt are those of the mixture."""
         m, C = beliefs.shape
         H, total = self.graph.family.horizon, len(self.messages)
-        loss, doubt, heard = np.zeros((m, C)), np.zeros((2, m, C, H)), np.zeros((m, total))
+        loss, unsure, heard = np.zeros((m, C)), np.zeros((2, m, C, H)), np.zeros((m, total))
         for w, chance in enumerate(self.chance):
             if coin_per_step:
                 policy = self._mixed(beliefs, w, coin)
@@ -230,14 +242,15 @@ class _Episode:
             else:
                 parts = [(1 - coin, self._planned(beliefs, w)), (coin, _same(self.explorer[w], m))]
             for k, (share, policy) in enumerate(parts):
-                flows, unsure = self._follow(beliefs, policy)
-                doubt[k] += chance * unsure
+                flows = self._follow(m, policy)
+                if doubt:
+                    unsure[k] += chance * self._doubts(beliefs, flows)
                 left = np.broadcast_to(self.owed[:, w], (m, C)).copy()
                 for y, paid in zip(flows, self.rewards[w], strict=True):
                     left -= np.einsum("mng,ngc->mc", y, paid, optimize=True)
                 loss += chance * share[:, None] * left
                 heard += chance * share[:, None] * self._ending(flows, m)
-        return _Played(loss, doubt, heard)
+        return _Played(loss, unsure, heard)
 
     def _planned(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         """The planner's probabilities at every node, [m, n, G] a layer."""
@@ -272,20 +285,24 @@ class _Episode:
         pairs = zip(self._planned(beliefs, w), _same(self.explorer[w], len(beliefs)), strict=True)
         return [(1 - share) * plan + share * explore for plan, explore in pairs]
 
-    def _follow(self, beliefs: np.ndarray, policy: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        """Flows [m, n, G] a layer, and E_z[1 - P(z | tau_h)] after every observation, [m, C, H]."""
+    def _follow(self, m: int, policy: list[np.ndarray]) -> list[np.ndarray]:
+        """Flows [m, n, G] a layer."""
         graph = self.graph
-        m, C = beliefs.shape
-        unsure = np.zeros((m, C, graph.family.horizon))
         inflow, flows = np.broadcast_to(graph.start, (m, len(graph.start))), []
-        unsure[:, :, 0] = _doubt(beliefs, inflow, graph.likelihood)
         for h, (layer, probabilities) in enumerate(zip(graph.layers, policy, strict=True)):
             flows.append(inflow[..., None] * probabilities)
-            passed = flows[-1][:, layer.node, layer.subgoal]
-            unsure[:, :, h + 1] = _doubt(beliefs, passed, layer.joint)
             if h < len(graph.layers) - 1:
-                inflow = _sum_columns(passed * layer.joint.mean(axis=1), layer.child, graph.layers[h + 1].size)
-        return flows, unsure
+                inflow = (self.arrivals[h] @ flows[-1][:, layer.node, layer.subgoal].T).T
+        return flows
+
+    def _doubts(self, beliefs: np.ndarray, flows: list[np.ndarray]) -> np.ndarray:
+        """E_z[1 - P(z | tau_h)] after every observation, [m, C, H]."""
+        graph = self.graph
+        start = np.broadcast_to(graph.start, (len(beliefs), len(graph.start)))
+        unsure = [_doubt(beliefs, start, graph.likelihood)]
+        for layer, flow in zip(graph.layers, flows, strict=True):
+            unsure.append(_doubt(beliefs, flow[:, layer.node, layer.subgoal], layer.joint))
+        return np.stack(unsure, axis=2)
 
     def _ending(self, flows: list[np.ndarray], m: int) -> np.ndarray:
         """The weight with which an episode ends in each message, [m, messages]; times messages, a probability."""
@@ -293,7 +310,7 @@ class _Episode:
         if flows:
             last = self.graph.layers[-1]
             weight = flows[-1][:, last.node, last.subgoal]
-        return _sum_columns(weight * self.scale, self.message, len(self.messages))
+        return (self.endings @ weight.T).T
 
 
 def _same(policy: Flow, m: int) -> list[np.ndarray]:
@@ -311,13 +328,9 @@ def _doubt(beliefs: np.ndarray, weight: np.ndarray, likelihood: np.ndarray) -> n
 
 def _sum_rows(rows: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
     """Rows added up by index."""
-    out = np.zeros((size, rows.shape[1]))
-    np.add.at(out, index, rows)
-    return out
+    return _gather(index, np.ones(len(index)), size) @ rows
 
 
-def _sum_columns(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
-    """Columns added up by index."""
-    out = np.zeros((size, values.shape[0]))
-    np.add.at(out, index, values.T)
-    return out.T
+def _gather(index: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_array:
+    """The matrix that adds up weighted entries by index."""
+    return sparse.csr_array((weights, (index, np.arange(len(index)))), shape=(size, len(index)))

@@ -52,7 +52,8 @@ class Exploration:
         count = int(coin.sum())
         if (coin == (np.arange(len(coin)) < count)).all():
             return f"in the first {count}"
-        return f"epsilon = {coin[0]:.3g}" if coin.min() == coin.max() else f"epsilon from {coin[0]:.3g} to {coin[-1]:.3g}"
+        first, last = f"{coin[0]:.3g}", f"{coin[-1]:.3g}"
+        return f"epsilon = {first}" if coin.min() == coin.max() else f"epsilon from {first} to {last}"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from .verdict import Outcome, TwinOutcome
 
 FALSE_ALARM = 1e-4  # of a whole run
 LARGEST_EXACT_BYTES = 2**29
+_POSTERIORS = 2_000
 _ENTRIES = 2 * 10**6  # of posteriors times histories times tasks, followed at once
 
 
@@ -144,6 +145,7 @@ class Subject:
         *,
         remembers: Sequence[bool] | None = None,
         coin_per_step: bool = False,
+        doubt: bool = False,
     ) -> ExpectedRegret:
         """Exact expected regret of as many episodes of ``rule`` as can be followed in about a second."""
         width = max(len(layer.node) for layer in self.graph.layers) * self.graph.family.num_tasks
@@ -156,7 +158,8 @@ class Subject:
             experts=self.graph_experts,
             remembers=remembers,
             coin_per_step=coin_per_step,
-            max_posteriors=max(1, _ENTRIES // width),
+            doubt=doubt,
+            max_posteriors=max(1, min(_POSTERIORS, _ENTRIES // width)),
             truncate=True,
         )
 

@@ -30,7 +30,7 @@ def _measured(
     """Doubt and its bound, for BAIL and for a quiet policy between explorations, given the coin of the day or not."""
     values, bounds = [], []
     for planner in ("bail", quiet_policy(subject)):
-        found = subject.expected(planner, by_coin(coin), explorer, coin_per_step=coin_per_step)
+        found = subject.expected(planner, by_coin(coin), explorer, coin_per_step=coin_per_step, doubt=True)
         for doubt in (found.doubt, found.doubt_exploring):
             bound = posterior_decay(explorer.constants, coin)[:, : doubt.shape[1], None]
             values.append(doubt.ravel())
@@ -65,7 +65,7 @@ def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
     if (value > bound + 1e-9).any():  # where subgoals are worth exploring one at a time, this is no twin
         excess = float((value - bound).max())
         found.append(TwinOutcome("a coin per step", f"the same epsilon {EPSILON}, tossed H-1 times", True, excess, 1.0))
-    forgets = subject.expected("bail", by_coin(coin[:1]), explorer).doubt[:, 0].max(axis=1)
+    forgets = subject.expected("bail", by_coin(coin[:1]), explorer, doubt=True).doubt[:, 0].max(axis=1)
     late = posterior_decay(explorer.constants, np.full(FORGETFUL, EPSILON))[:, -1]
     return [
         *found,

@@ -234,6 +234,15 @@ def test_certain_runs_end_early_without_a_trace():
     assert sum(progress) >= 16 * T
 
 
+def test_a_run_that_may_end_early_begins_with_one_that_may_not():
+    """Here nobody is certain after 64 episodes, where the longer run first asks whether it is over."""
+    family = tiny_family()
+    short, long = (bp.simulate_regret(family, 0, "bail", (np.arange(T) < 50).astype(float), T, 4) for T in (100, 200))
+    assert (short.true_task[:, 64] < 1).any()
+    for name in ("true_task", "explored", "regret"):
+        assert np.array_equal(getattr(short, name), getattr(long, name)[:, :100]), name
+
+
 # --- eta by simulation ------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,8 @@ class ThompsonState(eqx.Module):
 class ThompsonPlanner(BailPlanner):
     """Draws one task an episode from P(z | past), and follows its expert throughout the episode.
 
+    Where the episode shows that it cannot be that task, its expert is arbitrary: the first subgoal is chosen.
+
     Source: Thompson (1933); for episodes, Osband, Russo and Van Roy (2013).
     """
 
@@ -68,7 +70,8 @@ class ThompsonPlanner(BailPlanner):
         fresh = jax.random.categorical(draw, state.inner.log_weights).astype(jnp.int32)
         task = jnp.where(first, fresh, state.task)
         inner, _ = super().step(state.inner, observed)
-        action = self.actions(inner, observed.step, observed.instruction)[task]
+        possible = jnp.isfinite(self.tracker.log_likelihood(inner.forward)[task])
+        action = jnp.where(possible, self.actions(inner, observed.step, observed.instruction)[task], 0)
         probabilities = jnp.zeros(self.subgoals, inner.log_weights.dtype).at[action].set(1)
         return ThompsonState(inner, jnp.where(first, key, state.key), task), probabilities
 

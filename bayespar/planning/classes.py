@@ -93,7 +93,7 @@ def likelihood_distance(family: Family, first: int, second: int) -> float:
         for left, right in zip(*moves, strict=True):
             moved = np.concatenate([factor[:, :S] @ left, factor[:, S:] @ right], axis=1)
             total = _compress([total, *(moved * column for column in emit.T)])
-        factor = total
+        factor = total / np.abs(total).max()  # of a long episode nothing may overflow or vanish
     one, other = factor[:, :S].sum(axis=1), factor[:, S:].sum(axis=1)
     return float(np.linalg.norm(one - other) / max(np.linalg.norm(one), np.linalg.norm(other)))
 

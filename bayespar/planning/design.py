@@ -13,6 +13,7 @@ from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES
 from .classes import TaskClasses, task_classes
 from .game import Flows, Game, Solution, maximise_eta, minimise_ratio
+from .expert import TIE
 from .graph_experts import graph_experts
 from .information import GraphPolicy, InformationGraph, information_graph
 from .planner import Planner, as_policy
@@ -131,7 +132,7 @@ def _design(
     least = float(eta.min(initial=1.0))
     hardest = None
     if len(eta):
-        first, second = game.pairs[:, eta.argmin()]
+        first, second = game.pairs[:, np.argmax(eta <= least + TIE)]
         hardest = classes.members[first][0], classes.members[second][0]
     if classes.merged:
         hardest = classes.merged[0][0], classes.merged[0][1]
@@ -142,7 +143,7 @@ def _design(
         upper=max(upper, least),
         hardest_pair=hardest,
         classes=classes,
-        loss=None if ratio_lower is None else float(game.loss(flows).max()),
+        loss=None if ratio_lower is None else max(0.0, float(game.loss(flows).max())),
         ratio_lower=ratio_lower,
         prices=None if proof is None else proof.prices,
         task_weights=None if proof is None else proof.tasks,

@@ -39,9 +39,9 @@ class ExpectedRegret:
     Attributes:
         regret: E[J_z(pi*_z, w) - J_z(pi_t, w)], [C, T], in units of reward.
         explored: probability that the exploration policy acts, [C, T].
-        doubt: E[1 - P(z | pt_h)] after each observation h of episode t, given that the planner acts, [C, T, H] (where
-            it never does, what it would be).
-        doubt_exploring: likewise, given that the exploration policy acts.
+        doubt: E[1 - P(z | pt_h)] after each observation h of episode t if the planner acts in it, whatever the coin or
+            the gate say, [C, T, H].
+        doubt_exploring: likewise, if the exploration policy acts in it.
         posteriors: distinct posteriors before each episode, [T].
         classes: which tasks were merged.
     """
@@ -85,6 +85,8 @@ def expected_regret(
 
     Source: theory.md, sections 3 and 4.
     """
+    if isinstance(episodes, bool) or not isinstance(episodes, (int, np.integer)) or episodes < 1:
+        raise InvalidPlannerError(f"episodes = {episodes!r}; give an integer of at least 1")
     if planner not in PLANNERS:
         raise InvalidPlannerError(
             f"planner = {planner!r}; give {', '.join(map(repr, PLANNERS))}, or simulate a planner of your own"
@@ -282,8 +284,21 @@ class _Episode:
 
     def _mixed(self, beliefs: np.ndarray, w: int, coin: np.ndarray) -> list[np.ndarray]:
         share = coin[:, None, None]
+        if self.planner == "thompson":  # one task an episode also where the steps are mixed
+            return self._thompson_mixed(beliefs, w, share)
         pairs = zip(self._planned(beliefs, w), _same(self.explorer[w], len(beliefs)), strict=True)
         return [(1 - share) * plan + share * explore for plan, explore in pairs]
+
+    def _thompson_mixed(self, beliefs: np.ndarray, w: int, share: np.ndarray) -> list[np.ndarray]:
+        G = self.graph.family.num_subgoals
+        total = [np.zeros((len(beliefs), layer.size, G)) for layer in self.graph.layers]
+        for c in range(beliefs.shape[1]):
+            votes = [np.eye(G)[actions[:, c, w]] for actions in self.experts.actions]
+            steps = [(1 - share) * v + share * e for v, e in zip(votes, self.explorer[w], strict=True)]
+            flows = self._follow(len(beliefs), steps)
+            total = [t + beliefs[:, c, None, None] * y for t, y in zip(total, flows, strict=True)]
+        reached = [t.sum(axis=2, keepdims=True) for t in total]
+        return [np.where(r > 0, t / np.where(r > 0, r, 1), 1 / G) for t, r in zip(total, reached, strict=True)]
 
     def _follow(self, m: int, policy: list[np.ndarray]) -> list[np.ndarray]:
         """Flows [m, n, G] a layer."""

@@ -94,7 +94,12 @@ def explore_first(odds: Odds, eta: float, episodes: int) -> Exploration:
     One episode is enough where eta = 1, and none is needed where H C T / 4 <= 1.
     """
     needed = odds.horizon * odds.roots * episodes / 4
-    count = 0 if needed <= 1 else 1 if eta >= 1 else max(1, math.ceil(math.log(needed) / -math.log1p(-eta)))
+    if needed <= 1:
+        count = 0
+    elif eta >= 1:
+        count = 1
+    else:
+        count = max(1, math.ceil(math.log(needed) / -math.log1p(-eta))) if eta > 0 else episodes
     return by_coin((np.arange(episodes) < count).astype(np.float64))
 
 

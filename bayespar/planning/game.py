@@ -24,6 +24,7 @@ GAP = 1e-10
 """Relative distance between the two sides at which a solution counts as exact."""
 
 _MOST_ROUNDS = 3000
+_ROUNDING = 1e-13  # a loss per episode that is none
 _FEASIBILITY = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 Flows = list[Flow]
@@ -145,9 +146,10 @@ def maximise_eta(game: Game) -> Solution:
         flows.append(flow)
         earned.append(game.eta(flow))
         table = np.stack(earned, axis=1)
+        scale = _scale(table)  # pairs may differ by orders of magnitude, and the solver takes 1e-9 for 0
         mixed = linprog(
             np.append(np.zeros(len(flows)), -1.0),
-            A_ub=np.hstack([-table, np.ones((P, 1))]),
+            A_ub=np.hstack([-table / scale[:, None], scale.min() / scale[:, None]]),
             b_ub=np.zeros(P),
             A_eq=np.append(np.ones(len(flows)), 0.0)[None],
             b_eq=[1.0],
@@ -155,13 +157,12 @@ def maximise_eta(game: Game) -> Solution:
             method="highs-ds",
             options=_FEASIBILITY,
         )
-        weights, prices = _positive(mixed.x[:-1]), _positive(-mixed.ineqlin.marginals)
-        flows, earned = _used(flows, weights), _used(earned, weights)
-        weights = weights[weights > 0]
-        best = float((np.stack(earned, axis=1) @ weights).min())
+        weights, prices = _positive(mixed.x[:-1]), _positive(-mixed.ineqlin.marginals / scale)
+        best = float((table @ weights).min())
         if bound - best <= GAP * bound:
             break
-    return Solution([_mixture(flows, weights)], best, bound, proof)
+    used = np.flatnonzero(weights)  # only now: columns dropped on the way may come back for ever
+    return Solution([_mixture([flows[k] for k in used], weights[used])], best, bound, proof)
 
 
 def minimise_ratio(game: Game) -> Solution:
@@ -178,22 +179,26 @@ def minimise_ratio(game: Game) -> Solution:
     bound, proof = 0.0, (np.zeros(P), np.full(Z, 1 / Z))
     for _ in range(_MOST_ROUNDS):
         gains, costs = np.stack(earned, axis=1), np.stack(lost, axis=1)
+        scale = _scale(gains)  # as above
+        rows = np.hstack([-gains / scale[:, None], np.zeros((P, 1))]), np.hstack([costs, -np.ones((Z, 1))])
         mixed = linprog(
             np.append(np.zeros(len(columns)), 1.0),
-            A_ub=np.vstack([np.hstack([-gains, np.zeros((P, 1))]), np.hstack([costs, -np.ones((Z, 1))])]),
-            b_ub=np.append(-np.ones(P), np.zeros(Z)),
+            A_ub=np.vstack(rows),
+            b_ub=np.append(-scale.min() / scale, np.zeros(Z)),
             bounds=(0, None),
             method="highs-ds",
             options=_FEASIBILITY,
         )
         weights, duals = np.maximum(mixed.x[:-1], 0), np.maximum(-mixed.ineqlin.marginals, 0)
         best = float((costs @ weights).max() / (gains @ weights).min())
-        tasks, prices = _positive(duals[P:]), duals[:P]
+        if (costs @ weights).max() <= _ROUNDING * weights.sum():
+            break  # exploring is free, and no ratio is below 0
+        tasks, prices = _positive(duals[P:]), duals[:P] / scale
         flows = game.least_loss(prices, tasks)[1]
         proven = _certified(game, prices, tasks)
         if proven.sum() >= bound:
             bound, proof = float(proven.sum()), (proven, tasks)
-        if best - bound <= GAP * max(best, GAP):
+        if best - bound <= GAP * best:
             break
         columns.append(flows)
         earned.append(game.information(flows))
@@ -217,13 +222,15 @@ def _certified(game: Game, prices: Float[np.ndarray, " P"], tasks: Float[np.ndar
     return t * prices
 
 
+def _scale(table: Float[np.ndarray, "P k"]) -> Float[np.ndarray, " P"]:
+    """The largest entry of every row."""
+    largest = table.max(axis=1)
+    return np.where(largest > 0, largest, 1.0)
+
+
 def _positive(weights: np.ndarray) -> np.ndarray:
     weights = np.maximum(weights, 0)
     return weights / weights.sum()
-
-
-def _used(items: list, weights: np.ndarray) -> list:
-    return [item for item, weight in zip(items, weights, strict=True) if weight > 0]
 
 
 def _mixture(flows: Flows, weights: np.ndarray) -> Flow:

@@ -201,10 +201,13 @@ class GraphPolicy(Planner):
 
     def __init__(self, graph: InformationGraph, policies: Sequence[Flow]):
         """``policies`` are behavioural: one for every instruction, or a single one for all."""
-        self.child = graph.children()
-        self.root = np.where(graph.root < 0, len(self.child) - 1, graph.root).astype(np.int32)
+        self.root, self.child = _places(graph)
         sink = np.full((1, graph.family.num_subgoals), 1 / graph.family.num_subgoals)
         self.table = np.stack([np.concatenate([*p, sink]) for p in policies]).astype(graph.family.dtype)
+
+    def same_graph(self, graph: InformationGraph) -> bool:
+        """Whether this is a policy over the nodes of ``graph``."""
+        return all(map(np.array_equal, (self.root, self.child), _places(graph)))
 
     def init(self, instruction: Any, key: Any) -> Any:
         return jnp.int32(0)
@@ -214,6 +217,14 @@ class GraphPolicy(Planner):
         node = jnp.where(h == 0, jnp.asarray(self.root)[o], jnp.asarray(self.child)[state, g, o])
         row = w if self.table.shape[0] > 1 else 0
         return node, jnp.asarray(self.table)[row, node]
+
+
+def _places(graph: InformationGraph) -> tuple[np.ndarray, np.ndarray]:
+    """The first node by observation, and the next ones; the last one where there is none."""
+    child = graph.children()
+    if not graph.layers:
+        return np.zeros_like(graph.root), child
+    return np.where(graph.root < 0, len(child) - 1, graph.root).astype(np.int32), child
 
 
 def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> list[Flow]:
@@ -251,7 +262,9 @@ def _known_table(graph: InformationGraph, policy: Planner) -> list[Flow] | None:
     sizes = [layer.size for layer in graph.layers]
     if isinstance(policy, UniformPolicy):
         return [[np.full((size, G), 1 / G) for size in sizes]] * W
-    if isinstance(policy, GraphPolicy) and np.array_equal(policy.child, graph.children()):
+    if isinstance(policy, GraphPolicy) and policy.same_graph(graph) and len(policy.table) in (1, W):
+        if not sizes:
+            return [[]] * W
         rows = [np.split(np.asarray(table[:-1], np.float64), np.cumsum(sizes)[:-1]) for table in policy.table]
         return [list(r) for r in rows] * (W // len(rows))
     return None
@@ -264,8 +277,8 @@ def _merged(arrived: Any, into: Int[np.ndarray, " e"]) -> Any:
         rows, same = _rows(leaf, slice(None)), _rows(leaf, first[into])
         if isinstance(rows, np.ndarray) and not np.allclose(rows, same, rtol=1e-9, atol=1e-12, equal_nan=True):
             raise InvalidPlannerError(
-                "the policy depends on more of the history than the posterior and the beliefs, so it is no policy over "
-                "this graph; simulate it instead"
+                "the policy keeps apart histories of equal posterior and beliefs, so it cannot be tabulated over this "
+                "graph; simulate it instead"
             )
     return jax.tree.map(lambda a: _rows(a, first), arrived)
 

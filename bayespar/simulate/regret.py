@@ -129,14 +129,16 @@ def simulate_regret(
     explorer = as_exploration_policy(exploration_policy, family, episodes=episodes)
     if isinstance(rule, str):
         needs_eta = not rule.startswith("gated")
-        rule = by_rule(rule, Odds.of(family), eta(family, explorer) if needs_eta else 1.0, episodes)
+        least = eta(task_classes(family).family, explorer) if needs_eta else 1.0
+        rule = by_rule(rule, Odds.of(family), least, episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
     if not family.task_prior[z] > 0:
         raise InvalidWorldError(f"the task {family.tasks[z]!r} has prior 0, so no posterior can ever find it")
 
     ends = estimator == "advantage" and type(chosen) in (BailPlanner, MapPlanner, ThompsonPlanner)
     last_coin = int(np.flatnonzero(rule.coin).max(initial=-1))
-    ends = ends and last_coin < episodes - _SHORT_CHUNK
+    # In single precision a probability of 1 may hide a doubt that opens a gate.
+    ends = ends and last_coin < episodes - _SHORT_CHUNK and family.dtype == np.float64
     chunk = min(_SHORT_CHUNK if ends else _LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
     chunks = -(-episodes // chunk)
     padded = np.zeros((chunks * chunk, 2), family.dtype)
@@ -151,12 +153,18 @@ def simulate_regret(
         for role, policy in (("planner", chosen), ("exploration policy", explorer)):
             check_shape(role, policy, family)
 
+    def stream(block: int, c: int) -> np.ndarray:
+        """The numbers of a chunk: the same for an episode however long the chunks are."""
+        start = c * chunk % _LONGEST_CHUNK
+        shape = (start + chunk, SEED_BLOCK, family.horizon + 1, 3)
+        return uniforms(entropy, block, c * chunk // _LONGEST_CHUNK, shape, family.dtype)[start:]
+
     def run(block: int) -> list[np.ndarray]:
         with precision_of(family):
             curves: list[Any] = []
             state: Any = None
             for c in range(chunks):
-                uniform = uniforms(entropy, block, c, (chunk, SEED_BLOCK, family.horizon + 1, 3), family.dtype)
+                uniform = stream(block, c)
                 state = _start(loop, keys[block], uniform[0]) if c == 0 else state
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
                 curves.append([np.asarray(a).T for a in out])

@@ -44,13 +44,12 @@ def gated_regret(constants: Constants, gate: Float[np.ndarray, " T"]) -> Float[n
     Raises:
         ValueError: the gate increases somewhere: the number of explorations is then not bounded by its last value.
     """
-    if (np.diff(gate) > 0).any():
+    if (gate[1:] > gate[:-1]).any():
         raise ValueError("the gate increases; the bound needs a gate that never does")
     delta = np.minimum(gate, 1.0)
     explorations = explorations_bound(constants, delta)
     against = (1 / constants.prior - 1)[:, None]
-    with np.errstate(divide="ignore"):
-        wrong = np.minimum(1.0, against * np.where(delta < 1, delta / (1 - delta), np.inf))
+    wrong = np.minimum(1.0, against * delta / np.maximum(1 - delta, np.finfo(np.float64).tiny))
     past = np.minimum(constants.cap[:, None], constants.cap[:, None] * wrong + constants.advantage[:, None] * delta)
     return explorations * constants.loss[:, None] + np.cumsum(past, axis=1)
 
@@ -72,10 +71,14 @@ def explorations_bound(constants: Constants, delta: Float[np.ndarray, " T"]) -> 
 
 
 def gated_closed_form(constants: Constants, episodes: int) -> Float[np.ndarray, " C"]:
-    """E3 as a formula in T, for the gate 1 / (T o): O(H log(c_Z |Z| T) / eta + H^2)."""
-    odds = constants.odds
+    """E3 as a formula in T, for the gate 1 / (T o): O(H log(c_Z |Z| T) / eta + H^2).
+
+    Infinite, for the theorem is silent, unless T o > 1 and eta > 0.
+    """
+    odds, eta = constants.odds, constants.least_eta
+    if episodes * odds.against <= 1 or eta == 0:
+        return np.full(len(constants.prior), math.inf)
     delta = 1 / (episodes * odds.against)
-    eta = constants.least_eta
     rate = -math.log1p(-eta) if eta < 1 else math.inf
     weight = constants.roots.sum(axis=1) * math.sqrt((1 - delta) / delta)
     explorations = np.log(np.maximum(weight, 1)) / rate + 1 / eta

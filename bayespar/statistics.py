@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import brentq
 from scipy.special import rel_entr
+
+_LARGEST_STAKE = 0.95
 
 
 def log_sum_exp(logs: Float[np.ndarray, "*batch Z"]) -> Float[np.ndarray, "*batch"]:
@@ -105,7 +108,7 @@ class MeanConfidence:
             raise ValueError(f"a draw lies outside [{self.low}, {self.high}]; the bounds must hold for every draw")
         centre = (0.5 + self._sum) / (1 + self.count)
         variance = max((0.25 + self._squares) / (1 + self.count) - centre**2, 1e-12) if self.count else 0.25
-        stake = min(0.9, math.sqrt(2 * math.log(2 / self.alpha) / (variance * self.plan)))
+        stake = _best_stake(math.log(2 / self.alpha) / (variance * self.plan))
         self._stake_sum += stake * len(x)
         self._staked += stake * float(x.sum())
         self._penalty += (-math.log1p(-stake) - stake) * float(((x - centre) ** 2).sum())
@@ -123,3 +126,17 @@ class MeanConfidence:
         scale = self.high - self.low
         low, high = (self.low + scale * min(max(m, 0.0), 1.0) for m in (middle - width, middle + width))
         return Interval(self.low + scale * self._sum / self.count, low, high, self.alpha, self.count)
+
+
+def _best_stake(target: float) -> float:
+    """The stake l that makes (target + psi(l)) / l smallest: l psi'(l) - psi(l) = target, at most 0.95.
+
+    For a small target it is sqrt(2 target); a width of log(2/alpha)/n + variance psi(l), over l, is what it minimises.
+    """
+
+    def excess(stake: float) -> float:
+        return stake**2 / (1 - stake) + math.log1p(-stake) + stake - target
+
+    if excess(_LARGEST_STAKE) <= 0:
+        return _LARGEST_STAKE
+    return float(brentq(excess, 0.0, _LARGEST_STAKE))  # pyright: ignore[reportArgumentType]

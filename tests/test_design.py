@@ -346,7 +346,7 @@ def test_a_policy_that_remembers_what_the_graph_forgets_is_refused():
         first = jnp.where(observed.step == 0, observed.observation, state)
         return first, jnp.where(first == 0, jnp.array([0.9, 0.1]), jnp.array([0.2, 0.8]))
 
-    with pytest.raises(bp.InvalidPlannerError, match="more of the history"):
+    with pytest.raises(bp.InvalidPlannerError, match="keeps apart"):
         graph_table(graph, FunctionPlanner(lambda w, key: jnp.int32(0), step))
     with pytest.raises(bp.InvalidPlannerError, match="not a distribution"):
         graph_table(graph, FunctionPlanner(lambda w, key: (), lambda s, observed: (s, jnp.array([0.9, 0.9]))))

@@ -12,8 +12,8 @@ from ..program import Program
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES
 from .classes import TaskClasses, task_classes
-from .game import Flows, Game, Solution, maximise_eta, minimise_ratio
 from .expert import TIE
+from .game import Flows, Game, Solution, maximise_eta, minimise_ratio
 from .graph_experts import graph_experts
 from .information import GraphPolicy, InformationGraph, information_graph
 from .planner import Planner, as_policy

@@ -14,7 +14,7 @@ from ..arrays import precision_of
 from ..program import Program, as_family
 from ..world import Family
 from .histories import Histories, enumerate_histories
-from .planner import Observed, Planner, as_policy, check_probabilities
+from .planner import Observed, Planner, UniformPolicy, as_policy, check_probabilities
 
 _STEP_BLOCK = 64
 
@@ -52,6 +52,9 @@ def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Flo
     """
     family = histories.family
     planner = as_policy(policy, family)
+    if isinstance(planner, UniformPolicy):
+        W, G = family.num_instructions, family.num_subgoals
+        return [np.full((len(layer.parent), W, G), 1 / G) for layer in histories.layers[: family.horizon - 1]]
     root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
     layers = histories.layers[: family.horizon - 1]
     table = [np.zeros((len(layer.parent), family.num_instructions, family.num_subgoals)) for layer in layers]

@@ -21,6 +21,7 @@ from ..planning.graph_experts import GraphExperts, graph_experts
 from ..planning.histories import Histories, enumerate_histories
 from ..planning.information import Flow, InformationGraph, graph_table, information_graph
 from ..planning.planner import UniformPolicy
+from ..planning.value import policy_table
 from ..program import Program, as_family
 from ..simulate.corpus import Corpus, sample_corpus
 from ..world import Family
@@ -136,6 +137,16 @@ class Subject:
             "best": graph_table(self.graph, self.design.policy),
         }
         return {n: Explorer(n, t, instance(self.graph, t, experts=self.graph_experts)) for n, t in tables.items()}
+
+    @cached_property
+    def best_table(self) -> list[np.ndarray]:
+        """The policy of largest eta at every history, asked step by step like any planner."""
+        return policy_table(self.histories, self.design.policy)
+
+    @cached_property
+    def cheapest_table(self) -> list[np.ndarray]:
+        """The cheapest policy at every history, likewise."""
+        return policy_table(self.histories, self.cheapest.policy)
 
     def expected(
         self,

@@ -20,7 +20,7 @@ from ..verdict import Outcome, TwinOutcome, all_of, below, inequality, not_appli
 
 EPISODES = 64
 SIZES, FULL_SIZES = (32, 128), (32, 64, 128, 256, 512, 1024)
-SEEDS = 3_000
+SEEDS = 2_000
 # A run may lose anything from 0 to T: a bound that is a few percent away needs this many runs for each episode.
 SEEDS_AN_EPISODE = 40
 FORGETFUL = 4 ** np.arange(3, 11)  # episodes after which a twin is looked at

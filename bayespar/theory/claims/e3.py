@@ -13,9 +13,9 @@ from ..verdict import Outcome, TwinOutcome, all_of, below, inequality, not_appli
 from .e2 import FORGETFUL, reading, simulate_needle
 
 EPISODES = 64
-SIZE, FULL_SIZE = (64, 1024), (256, 4096)  # tasks and episodes of the needle
+SIZE, FULL_SIZE = (32, 512), (256, 4096)  # tasks and episodes of the needle
 # A run may lose anything from 0 to T, and rare long ones cannot be ruled out with fewer runs.
-SEEDS, FULL_SEEDS = 4_000, 20_000
+SEEDS, FULL_SEEDS = 3_000, 20_000
 
 
 def check(subject: Subject, settings: Settings) -> Outcome:

@@ -19,7 +19,7 @@ from ..verdict import Outcome, TwinOutcome, identity, not_applicable
 TOLERANCE = 1e-9
 EFFECT = 0.01
 FAINT = 1e-6
-_EXPERTS_SHOWN = 4
+_EXPERTS = 4
 
 
 def representatives(subject: Subject) -> np.ndarray:
@@ -35,14 +35,14 @@ def least(subject: Subject, table: list[np.ndarray]) -> float:
 
 
 def tried(subject: Subject) -> dict[str, list[np.ndarray]]:
-    """Policies to compare with: uniform subgoals, BAIL, and the expert of every class."""
+    """Policies to compare with: uniform subgoals, BAIL, and the experts of the first classes."""
     family, histories = subject.family, subject.histories
     G = family.num_subgoals
     tables = {
         "uniform": policy_table(histories, "uniform"),
         "BAIL": bail_table(histories, subject.experts, actions=subject.expert_table),
     }
-    for z in representatives(subject):
+    for z in representatives(subject)[:_EXPERTS]:
         tables[f"expert: {family.tasks[z]}"] = [np.eye(G)[actions[..., z]] for actions in subject.expert_table]
     return tables
 
@@ -69,7 +69,7 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     if len(subject.classes.members) == 1:
         return identity(error, TOLERANCE, said)
     values = {name: least(subject, table) for name, table in tried(subject).items()}
-    attained = least(subject, policy_table(subject.histories, design.policy))
+    attained = least(subject, subject.best_table)
     assert design.prices is not None
     certified = most_informative(subject.histories, representatives(subject), design.prices / design.prices.sum())
     error = max(
@@ -105,14 +105,13 @@ def _figures(subject: Subject, values: dict[str, float]) -> tuple[Figure, ...]:
     design = subject.design
     shown = {"best": design.eta_classes, "cheapest": subject.cheapest.eta_classes, **values}
     shown = {name: value if value > 1e-15 else 0.0 for name, value in shown.items()}
-    names = list(shown)[: 4 + _EXPERTS_SHOWN]
-    left = len(shown) - len(names)
+    left = len(representatives(subject)) - _EXPERTS
     bars = Bars(
         "eta of policies",
         "least squared Hellinger distance between tasks, per episode",
-        names,
-        [shown[name] for name in names],
-        note=f"{left} more experts are not shown." if left else "",
+        list(shown),
+        list(shown.values()),
+        note=f"{left} more experts are not shown." if left > 0 else "",
     )
     table = next(iter(subject.explorers["best"].table))
     return bars, policy_tree(f"The best exploration policy, eta* = {design.eta_classes:.4g}", subject.graph, table)

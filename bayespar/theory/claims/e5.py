@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...planning.value import policy_table, table_value
+from ...planning.value import table_value
 from ..certificate import least_loss
 from ..claim import Claim, Settings, Subject
 from ..figure import Bars, Figure
@@ -39,10 +39,9 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     design = subject.cheapest
     assert design.ratio is not None
     assert design.ratio_lower is not None
-    table = policy_table(subject.histories, design.policy)
+    table = subject.cheapest_table
     attained = _loss(subject, table) / least(subject, table)
-    ratios = {"best": subject.design.policy, "uniform": "uniform"}
-    others = {name: policy_table(subject.histories, policy) for name, policy in ratios.items()} | tried(subject)
+    others = {"best": subject.best_table, **tried(subject)}
     values = {}
     for name, other in others.items():
         eta = least(subject, other)
@@ -96,7 +95,7 @@ def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
                 1.0,
             )
         )
-    table = policy_table(subject.histories, subject.design.policy)
+    table = subject.best_table
     best = _loss(subject, table) / least(subject, table)
     if best > (1 + EFFECT) * design.ratio + TOLERANCE:
         found.append(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 from scipy.special import rel_entr
 
 _LARGEST_STAKE = 0.95
@@ -134,9 +133,12 @@ def _best_stake(target: float) -> float:
     For a small target it is sqrt(2 target); a width of log(2/alpha)/n + variance psi(l), over l, is what it minimises.
     """
 
-    def excess(stake: float) -> float:
-        return stake**2 / (1 - stake) + math.log1p(-stake) + stake - target
-
-    if excess(_LARGEST_STAKE) <= 0:
-        return _LARGEST_STAKE
-    return float(brentq(excess, 0.0, _LARGEST_STAKE))  # pyright: ignore[reportArgumentType]
+    # The left side is convex with derivative l / (1-l)^2, so Newton's steps fall from sqrt(2 target), which is too large.
+    stake = min(_LARGEST_STAKE, math.sqrt(2 * target))
+    for _ in range(50):
+        excess = stake**2 / (1 - stake) + math.log1p(-stake) + stake - target
+        step = excess * (1 - stake) ** 2 / stake
+        if step <= 1e-12 * stake:
+            break
+        stake -= step
+    return stake

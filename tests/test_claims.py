@@ -34,9 +34,9 @@ def shared(name="lock"):
 
 
 def fresh(name="lock"):
-    """A subject that may be tampered with; what is expensive is shared."""
+    """A subject that may be tampered with; what is expensive, and follows from no policy, is shared."""
     subject = Subject(name, shared(name).program)
-    subject.__dict__.update(shared(name).__dict__)
+    subject.__dict__.update({k: v for k, v in shared(name).__dict__.items() if not k.endswith("_table")})
     return subject
 
 

@@ -133,7 +133,7 @@ def _best_stake(target: float) -> float:
     For a small target it is sqrt(2 target); a width of log(2/alpha)/n + variance psi(l), over l, is what it minimises.
     """
 
-    # The left side is convex with derivative l / (1-l)^2, so Newton's steps fall from sqrt(2 target), which is too large.
+    # Convex in l with derivative l / (1-l)^2, so Newton's steps fall from sqrt(2 target), which is too large.
     stake = min(_LARGEST_STAKE, math.sqrt(2 * target))
     for _ in range(50):
         excess = stake**2 / (1 - stake) + math.log1p(-stake) + stake - target

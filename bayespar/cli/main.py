@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +44,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.register(add)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,29 +41,37 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     reason = subject.why_nothing_to_explore()
     if reason:
         return not_applicable(reason)
-    outcomes = [_exact(subject)]
+    said = f"exact regret / bound, four schedules, two policies, every task, up to {EPISODES} episodes"
+    outcomes = [against_bounds(subject, _rules, lambda constants, rule: epsilon_greedy(constants, rule.coin), said)]
     if subject.name == "needle":
         outcomes += [_needle(subject, tasks, settings) for tasks in (FULL_SIZES if settings.full else SIZES)]
     return all_of(outcomes)
 
 
-def _exact(subject: Subject) -> Outcome:
-    """Exact expected regret of as many episodes as posteriors can be followed, four schedules and two policies."""
+def _rules(constants: Constants) -> list[Exploration]:
+    """The three schedules, and one exploring episode."""
+    return [*schedules(constants, EPISODES).values(), by_coin((np.arange(EPISODES) < 1).astype(float))]
+
+
+def against_bounds(
+    subject: Subject,
+    rules: Callable[[Constants], Sequence[Exploration]],
+    bound: Callable[[Constants, Exploration], np.ndarray],
+    said: str,
+) -> Outcome:
+    """Exact expected regret of as many episodes as posteriors can be followed, by both policies and both constants."""
     values, bounds, trivial = [], [], []
     for explorer in subject.explorers.values():
         own = explorer.constants
         if own.least_eta <= 0:
             continue
-        rules = [*schedules(own, EPISODES).values(), by_coin((np.arange(EPISODES) < 1).astype(float))]
-        for rule in rules:
+        for rule in rules(own):
             regret = subject.expected("bail", rule, explorer).cumulative
             T = regret.shape[1]
-            any_world = worst_case(own.horizon, own.prior, own.least_eta)
-            for constants in (own, any_world):
+            for constants in (own, worst_case(own.horizon, own.prior, own.least_eta)):
                 values.append(regret.ravel())
-                bounds.append(epsilon_greedy(constants, rule.coin)[:, :T].ravel())
+                bounds.append(bound(constants, rule)[:, :T].ravel())
                 trivial.append(np.outer(constants.trivial, np.arange(1, T + 1)).ravel())
-    said = f"exact regret / bound, four schedules, two policies, every task, up to {EPISODES} episodes"
     return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(trivial), said)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from ...planning.exploration import Exploration, gated, gated_anytime
 from ..bounds import gated_closed_form, gated_regret
 from ..claim import Claim, Settings, Subject
-from ..constants import worst_case
+from ..constants import Constants, worst_case
 from ..figure import Curves, Figure, Series
-from ..verdict import Outcome, TwinOutcome, all_of, below, inequality, not_applicable
-from .e2 import FORGETFUL, reading, simulate_needle
+from ..verdict import Outcome, TwinOutcome, all_of, below, not_applicable
+from .e2 import FORGETFUL, against_bounds, reading, simulate_needle
 
 EPISODES = 64
 SIZE, FULL_SIZE = (32, 512), (256, 4096)  # tasks and episodes of the needle
@@ -22,30 +22,17 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     reason = subject.why_nothing_to_explore()
     if reason:
         return not_applicable(reason)
-    outcomes = [_exact(subject)]
+    said = f"exact regret / bound, both gates, two policies, every task, up to {EPISODES} episodes"
+    outcomes = [against_bounds(subject, _rules, lambda constants, rule: gated_regret(constants, rule.gate), said)]
     if subject.name == "needle":
         size, seeds = (FULL_SIZE, FULL_SEEDS) if settings.full else (SIZE, SEEDS)
         outcomes.append(_needle(subject, *size, seeds, settings))
     return all_of(outcomes)
 
 
-def _exact(subject: Subject) -> Outcome:
-    """Exact expected regret, both gates, two policies; each gate as if T were every number of episodes in turn."""
-    values, bounds, trivial = [], [], []
-    for explorer in subject.explorers.values():
-        own = explorer.constants
-        if own.least_eta <= 0:
-            continue
-        any_world = worst_case(own.horizon, own.prior, own.least_eta)
-        for rule in (gated(own.odds, EPISODES), gated_anytime(own.odds, EPISODES)):
-            regret = subject.expected("bail", rule, explorer).cumulative
-            T = regret.shape[1]
-            for constants in (own, any_world):
-                values.append(regret.ravel())
-                bounds.append(gated_regret(constants, rule.gate[:T]).ravel())
-                trivial.append(np.outer(constants.trivial, np.arange(1, T + 1)).ravel())
-    said = f"exact regret / bound, both gates, two policies, every task, up to {EPISODES} episodes"
-    return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(trivial), said)
+def _rules(constants: Constants) -> list[Exploration]:
+    """Both gates."""
+    return [gated(constants.odds, EPISODES), gated_anytime(constants.odds, EPISODES)]
 
 
 def _needle(subject: Subject, tasks: int, episodes: int, seeds: int, settings: Settings) -> Outcome:

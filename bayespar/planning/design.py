@@ -69,8 +69,8 @@ def design_exploration(family_or_program: Family | Program, *, max_bytes: int = 
         max_bytes: largest table that is built.
 
     Raises:
-        TooLargeError: the reachable histories do not fit, even merged; ``bayespar.eta`` can still bound the eta of a
-            policy of your own from below, by simulation.
+        TooLargeError: the reachable histories do not fit, even merged; ``bayespar.estimate_eta`` can still bound the
+            eta of a policy of your own, by simulation.
 
     Source: theory.md, E4.
     """

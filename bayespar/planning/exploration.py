@@ -72,10 +72,14 @@ class Odds:
 
     @classmethod
     def of(cls, family: Family) -> Odds:
-        """Of a family."""
-        prior = np.asarray(task_classes(family).family.task_prior, np.float64)
+        """Of a family, equal tasks merged."""
+        return cls.of_prior(family.horizon, np.asarray(task_classes(family).family.task_prior, np.float64))
+
+    @classmethod
+    def of_prior(cls, horizon: int, prior: Float[np.ndarray, " C"]) -> Odds:
+        """Of a prior over classes, all positive."""
         roots = np.sqrt(prior).sum() / np.sqrt(prior) - 1
-        return cls(family.horizon, max(0.0, float(roots.max())), float((1 / prior - 1).max()))
+        return cls(horizon, max(0.0, float(roots.max())), float((1 / prior - 1).max()))
 
 
 def constant_epsilon(odds: Odds, eta: float, episodes: int) -> Exploration:

@@ -42,8 +42,7 @@ class Constants:
     @property
     def odds(self) -> Odds:
         """What schedules read."""
-        roots = np.sqrt(self.prior).sum() / np.sqrt(self.prior) - 1
-        return Odds(self.horizon, max(0.0, float(roots.max())), float((1 / self.prior - 1).max()))
+        return Odds.of_prior(self.horizon, self.prior)
 
     @property
     def trivial(self) -> Float[np.ndarray, " C"]:

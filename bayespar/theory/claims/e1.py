@@ -60,11 +60,12 @@ def check(subject: Subject, settings: Settings) -> Outcome:
 def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
     explorer = subject.explorers["best"]
     coin = np.full(EPISODES, EPSILON)
-    value, bound = _measured(subject, coin, explorer, coin_per_step=True)
     found = []
-    if (value > bound + 1e-9).any():  # where subgoals are worth exploring one at a time, this is no twin
+    if subject.name == "lock":  # elsewhere single exploring steps may tell enough, and it need not be false
+        value, bound = _measured(subject, coin, explorer, coin_per_step=True)
         excess = float((value - bound).max())
-        found.append(TwinOutcome("a coin per step", f"the same epsilon {EPSILON}, tossed H-1 times", True, excess, 1.0))
+        effect = f"the same epsilon {EPSILON}, tossed H-1 times"
+        found.append(TwinOutcome("a coin per step", effect, excess > 1e-9, excess, 1.0))
     forgets = subject.expected("bail", by_coin(coin[:1]), explorer, doubt=True).doubt[:, 0].max(axis=1)
     late = posterior_decay(explorer.constants, np.full(FORGETFUL, EPSILON))[:, -1]
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...planning.information import graph_table
 from ...planning.value import table_value
 from ..certificate import least_loss
 from ..claim import Claim, Settings, Subject
@@ -71,9 +72,7 @@ def _figures(subject: Subject, values: dict[str, float]) -> tuple[Figure, ...]:
         names,
         [design.ratio, values["best"], values["uniform"]],
     )
-    table = [design.policy.table[0]]
-    sizes = np.cumsum([layer.size for layer in subject.graph.layers])
-    rows = np.split(np.asarray(table[0][: sizes[-1]], np.float64), sizes[:-1])
+    rows = graph_table(subject.graph, design.policy)[0]
     words = subject.family.instructions
     note = f"Under the instruction {words[0]!r}." if len(words) > 1 else ""
     return bars, policy_tree(f"The cheapest exploration policy, {design.ratio:.4g}", subject.graph, rows, note)

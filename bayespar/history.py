@@ -13,7 +13,9 @@ from jaxtyping import Int
 
 from .arrays import Array, is_traced
 from .errors import InvalidPromptError
-from .world import Family
+from .literal import LARGEST_SHOWN, call, nested, summary
+from .validation import NO_ARRAY, shown
+from .world import Family, check_family
 
 
 class Prompt(eqx.Module):
@@ -61,7 +63,7 @@ class Prompt(eqx.Module):
                 "h observations go with h-1 subgoals: the next subgoal is the Planner's to choose"
             )
         if observations is None:
-            if subgoals is not None or (instructions is not None and len(instructions)):
+            if subgoals is not None or (instructions is not None and _indices("instructions", instructions, 1).size):
                 raise InvalidPromptError("subgoals or instructions are given without observations; give all or none")
             observations, subgoals = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32)
         observations = _indices("observations", observations, 2)
@@ -84,6 +86,24 @@ class Prompt(eqx.Module):
         if not is_traced(self.current_instruction):
             self.current_instruction = int(self.current_instruction)
 
+    def __repr__(self) -> str:
+        """The source that builds this prompt, where it is small."""
+        arrays = self.observations, self.subgoals, self.instructions, self.current_observations, self.current_subgoals
+        if not all(isinstance(a, np.ndarray) for a in arrays) or isinstance(self.current_instruction, Tracer):
+            return super().__repr__()
+        if sum(a.size for a in arrays) > LARGEST_SHOWN:
+            return summary("Prompt", {"episodes": self.num_episodes, "step": self.step})
+        past = self.num_episodes > 0
+        return call(
+            "bp.Prompt",
+            observations=nested(self.observations) if past else None,
+            subgoals=nested(self.subgoals) if past and self.subgoals.size else None,
+            instructions=nested(self.instructions) if self.instructions.any() else None,
+            current_observations=nested(self.current_observations) if self.step else None,
+            current_subgoals=nested(self.current_subgoals) if self.current_subgoals.size else None,
+            current_instruction=str(self.current_instruction) if self.current_instruction else None,
+        )
+
     @property
     def num_episodes(self) -> int:
         """N, finished episodes."""
@@ -99,7 +119,9 @@ class Prompt(eqx.Module):
 
         Raises:
             InvalidPromptError: the horizon differs, the current episode is too long, or an index is out of range.
+            InvalidWorldError: ``family`` is no family.
         """
+        check_family(family)
         if self.num_episodes:
             check_episodes(family, self.observations, self.subgoals)
         if self.step > family.horizon:
@@ -133,6 +155,9 @@ class Prompt(eqx.Module):
         Raises:
             InvalidPromptError: a line is not of that form, or uses a word that the family does not know.
         """
+        check_family(family)
+        if not isinstance(text, str):
+            raise InvalidPromptError(f"the text of a prompt is a str, not {type(text).__name__}")
         episodes: list[dict[str, Any]] = []
         for number, line in enumerate(text.split("\n"), start=1):
             line = line.strip()
@@ -143,7 +168,7 @@ class Prompt(eqx.Module):
                 episodes.append({"observations": [], "subgoals": []})
             elif not episodes or key not in ("Instruction", "Observation", "Subgoal") or not separator:
                 raise InvalidPromptError(
-                    f"line {number} is {line!r}; expected 'Episode n', then 'Instruction: ', 'Observation: ' "
+                    f"line {number} is {shown(line)}; expected 'Episode n', then 'Instruction: ', 'Observation: ' "
                     "and 'Subgoal: ' lines"
                 )
             elif key == "Instruction":
@@ -191,6 +216,7 @@ class Prompt(eqx.Module):
         Raises:
             InvalidPromptError: the data has another form, or uses a word that the family does not know.
         """
+        check_family(family)
         if not isinstance(data, dict) or set(data) - {"episodes", "current"}:
             raise InvalidPromptError('a prompt is an object with the keys "episodes" and "current"')
         episodes = data.get("episodes", [])
@@ -225,11 +251,26 @@ class Prompt(eqx.Module):
         Raises:
             InvalidPromptError: not JSON, or not a prompt of this family.
         """
+        if not isinstance(text, (str, bytes, bytearray)):
+            raise InvalidPromptError(f"the JSON text of a prompt is a str, not {type(text).__name__}")
         try:
             data = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InvalidPromptError(f"the prompt is not JSON: {error}") from None
         return Prompt.from_dict(data, family)
+
+
+def check_prompt(prompt: Any, family: Family) -> Prompt:
+    """``prompt``, if it is one and fits ``family``.
+
+    Raises:
+        InvalidPromptError: neither; or as :meth:`Prompt.check`.
+    """
+    if not isinstance(prompt, Prompt):
+        raise InvalidPromptError(
+            f"expected a bayespar.Prompt, got {type(prompt).__name__}; Prompt.from_text and Prompt.from_json read one"
+        )
+    return prompt.check(family)
 
 
 def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Array, Array]:
@@ -240,7 +281,7 @@ def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Ar
     """
     observations = _indices("observations", observations, 2)
     subgoals = _indices("subgoals", subgoals, 2)
-    H = family.horizon
+    H = check_family(family).horizon
     N = observations.shape[0]
     if observations.shape[1] != H:
         raise InvalidPromptError(
@@ -260,7 +301,7 @@ def _indices(name: str, value: Any, ndim: int) -> Any:
     else:
         try:
             array = np.asarray(value)
-        except ValueError:
+        except NO_ARRAY:
             raise InvalidPromptError(f"{name} is ragged; give a rectangular array of indices") from None
         if array.size == 0 and array.dtype.kind == "f":
             array = array.astype(np.int32)
@@ -318,7 +359,7 @@ def _read_words(place: str, words: Any, names: Sequence[str]) -> list[int]:
         else:
             known = ", ".join(repr(n) for n in names[:6])
             raise InvalidPromptError(
-                f"{place}[{i}] is {word!r}, which the world does not know; "
+                f"{place}[{i}] is {shown(word)}, which the world does not know; "
                 f"say one of {known}{', ...' if len(names) > 6 else ''}, or an index below {len(names)}"
             )
     return indices

@@ -26,14 +26,19 @@ from jaxtyping import Float, Int
 
 from .arrays import Array, is_traced
 from .errors import InvalidWorldError
+from .literal import LARGEST_SHOWN, call, names, nested, summary
 from .subprogram import enumerate_kernel, labels_of
 from .validation import (
+    NO_ARRAY,
     check_axis,
+    check_finite,
     check_names,
     check_ndim,
     check_range,
     check_rows,
+    check_sites,
     float_array,
+    shown,
 )
 
 
@@ -52,12 +57,13 @@ class Sparse(eqx.Module):
     def __init__(self, next_states: Any, probabilities: Any):
         """
         Raises:
-            InvalidWorldError: the two arrays differ in shape, or ``next_states`` are not integers.
+            InvalidWorldError: the two arrays differ in shape, ``next_states`` are no indices, or a probability is not
+                finite.
         """
         self.probabilities = float_array("transition.probabilities", probabilities)
         try:
             states = next_states if is_traced(next_states) else np.asarray(next_states)
-        except ValueError:
+        except NO_ARRAY:
             raise InvalidWorldError("transition.next_states is ragged; give a rectangular array of states") from None
         if not jax.numpy.issubdtype(states.dtype, np.integer):
             raise InvalidWorldError(f"transition.next_states has dtype {states.dtype}; states are integers")
@@ -66,7 +72,17 @@ class Sparse(eqx.Module):
                 f"transition.next_states has shape {list(states.shape)} and transition.probabilities "
                 f"{list(self.probabilities.shape)}; they must be equal"
             )
+        check_finite("transition.probabilities", self.probabilities)
+        if not is_traced(states) and states.size:
+            _check_successors(states, np.iinfo(np.int32).max)
         self.next_states = states.astype(np.int32)
+
+    def __repr__(self) -> str:
+        """The source that builds this kernel, where it is small."""
+        arrays = self.next_states, self.probabilities
+        if not all(isinstance(a, np.ndarray) for a in arrays) or 2 * self.probabilities.size > LARGEST_SHOWN:
+            return super().__repr__()
+        return call("bp.Sparse", *(nested(a) for a in arrays))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -160,7 +176,8 @@ class World(eqx.Module):
             InvalidWorldError: a contract of the arrays is broken.
             InvalidProgramError: a sub-program cannot be enumerated.
         """
-        labels = {"states": labels_of(states), "subgoals": labels_of(subgoals), "observations": labels_of(observations)}
+        given = {"states": states, "subgoals": subgoals, "observations": observations}
+        labels = {kind: labels_of(kind, words) for kind, words in given.items()}
         if callable(initial):
             initial = enumerate_kernel("initial", initial, (), labels["states"], labels)
         if callable(transition):
@@ -181,12 +198,14 @@ class World(eqx.Module):
             reward,
             horizon=horizon,
             tasks=None if task is None else [task],
-            states=_names(states),
-            subgoals=_names(subgoals),
-            observations=_names(observations),
+            **{kind: None if isinstance(given[kind], (int, np.integer)) else words for kind, words in labels.items()},
             instructions=instructions,
             instruction_prior=instruction_prior,
         )
+        for kind, words in labels.items():
+            count = len(getattr(family, kind))
+            if words is not None and len(words) != count:
+                raise InvalidWorldError(f"{kind} = {len(words)}, but the arrays have {count} {kind}")
         self.initial = family.initial[0]
         self.transition = jax.tree.map(lambda a: a[0], family.transition)
         self.emission = family.emission[0]
@@ -267,7 +286,7 @@ class Family(eqx.Module):
             InvalidWorldError: a contract is broken; the message names the array, the index and the cure.
         """
         if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-            raise InvalidWorldError(f"horizon = {horizon!r}; it counts observations, an integer of at least 1")
+            raise InvalidWorldError(f"horizon = {shown(horizon)}; it counts observations, an integer of at least 1")
         self.horizon = H = int(horizon)
 
         prior = float_array("task_prior", task_prior)
@@ -310,7 +329,7 @@ class Family(eqx.Module):
         check_axis("reward", reward, 0, H, "the horizon")
         check_axis("reward", reward, 1, O, "the number of observations")
         if isinstance(transition, Sparse):
-            _check_successors(transition, S)
+            _check_successors(transition.next_states, S)
             check_rows("transition.probabilities", transition.probabilities)
         else:
             check_axis("transition", transition, 4, S, "the number of states")
@@ -344,10 +363,38 @@ class Family(eqx.Module):
         self.instructions = check_names(
             "instructions", instructions if instructions is not None else [f"instruction {i}" for i in range(W)], W
         )
-        self.sites = tuple((str(k), tuple(v)) for k, v in (sites or {}).items())
-        for name, values in self.sites:
-            if len(values) != Z:
-                raise InvalidWorldError(f"sites[{name!r}] has {len(values)} values; give one for each of the {Z} tasks")
+        self.sites = check_sites({} if sites is None else sites, Z)
+
+    def __repr__(self) -> str:
+        """The source that builds this family, where it is small; else its sizes."""
+        leaves = jax.tree.leaves(self)
+        if not all(isinstance(a, np.ndarray) for a in leaves):
+            return super().__repr__()
+        if sum(a.size for a in leaves) > LARGEST_SHOWN:
+            sizes = {"tasks": self.num_tasks, "states": self.num_states, "subgoals": self.num_subgoals}
+            sizes |= {"observations": self.num_observations, "instructions": self.num_instructions}
+            return summary("Family", sizes | {"horizon": self.horizon, "dtype": self.dtype})
+        uniform = bool((self.instruction_prior == 1 / self.num_instructions).all())
+        transition = self.transition
+        if transition.shape[1] == 1:
+            transition = jax.tree.map(lambda a: _unshared(a[:, 0]), transition)
+        source = call(
+            "bp.Family",
+            nested(self.task_prior),
+            nested(_unshared(self.initial)),
+            repr(transition) if isinstance(transition, Sparse) else nested(transition),
+            nested(_unshared(self.emission)),
+            nested(self.reward[..., 0] if self.num_instructions == 1 else self.reward),
+            horizon=str(self.horizon),
+            instruction_prior=None if uniform else nested(self.instruction_prior),
+            tasks=names(self.tasks, "task"),
+            states=names(self.states, "state"),
+            subgoals=names(self.subgoals, "subgoal"),
+            observations=names(self.observations, "observation"),
+            instructions=names(self.instructions, "instruction"),
+            sites=repr({name: list(values) for name, values in self.sites}) if self.sites else None,
+        )
+        return source if self.dtype == np.float64 else f"{source}.astype({str(self.dtype)!r})"
 
     @property
     def num_tasks(self) -> int:
@@ -385,7 +432,13 @@ class Family(eqx.Module):
         return sum(int(np.prod(a.shape, dtype=int)) * a.dtype.itemsize for a in jax.tree.leaves(self))
 
     def astype(self, dtype: Any) -> Family:
-        """The same family in another precision ("float32" or "float64")."""
+        """The same family in another precision ("float32" or "float64").
+
+        Raises:
+            InvalidWorldError: another dtype.
+        """
+        if dtype not in ("float32", "float64", np.float32, np.float64):
+            raise InvalidWorldError(f'dtype = {shown(dtype)}; a family is "float32" or "float64"')
         return jax.tree.map(lambda a: _cast(a, np.dtype(dtype)), self)
 
     def dense_transition(self) -> Float[Array, "Zt steps G S S2"]:
@@ -427,14 +480,30 @@ class Family(eqx.Module):
         """
         if isinstance(task, str):
             if task not in self.tasks:
-                raise InvalidWorldError(f"there is no task {task!r}; the tasks are {', '.join(self.tasks[:8])}, ...")
+                raise InvalidWorldError(
+                    f"there is no task {shown(task)}; the tasks are {', '.join(self.tasks[:8])}, ..."
+                )
             return self.tasks.index(task)
         if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < self.num_tasks:
-            raise InvalidWorldError(f"task = {task!r}; give an index from 0 to {self.num_tasks - 1}, or a name")
+            raise InvalidWorldError(f"task = {shown(task)}; give an index from 0 to {self.num_tasks - 1}, or a name")
         return int(task)
 
 
+def check_family(family: Any) -> Family:
+    """``family``, if it is one."""
+    if not isinstance(family, Family):
+        raise InvalidWorldError(
+            f"expected a bayespar.Family, got {type(family).__name__}; enumerate_program makes one of a program"
+        )
+    return family
+
+
 _KIND = {"Z": "tasks", "S": "states", "O": "observations", "W": "instructions", "G": "subgoals"}
+
+
+def _unshared(array: Array) -> Array:
+    """``array`` without a task axis of size 1."""
+    return array[0] if array.shape[0] == 1 else array
 
 
 def _expand(transition: Any, axes: int) -> Any:
@@ -456,17 +525,13 @@ def _cast(array: Array, dtype: np.dtype) -> Array:
     return array.astype(dtype) if is_traced(array) else np.ascontiguousarray(array, dtype=dtype)
 
 
-def _check_successors(transition: Sparse, states: int) -> None:
-    if is_traced(transition.next_states):
+def _check_successors(next_states: Array, states: int) -> None:
+    if is_traced(next_states):
         return
-    bad = (transition.next_states < 0) | (transition.next_states >= states)
+    bad = (next_states < 0) | (next_states >= states)
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InvalidWorldError(
-            f"transition.next_states[{', '.join(map(str, index))}] = {int(transition.next_states[index])}, "
+            f"transition.next_states[{', '.join(map(str, index))}] = {int(next_states[index])}, "
             f"but states run from 0 to {states - 1}; pad unused slots with a valid state and probability 0"
         )
-
-
-def _names(given: Sequence[Any] | int | None) -> Sequence[Any] | None:
-    return None if given is None or isinstance(given, (int, np.integer)) else given

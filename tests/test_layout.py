@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A module imports only from the layers before its own, or from its own package.
 LAYERS = [
-    {"errors", "arrays"},
+    {"errors", "arrays", "literal"},
     {"enumeration"},
     {"validation"},
     {"subprogram"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"planning"},
     {"simulate"},
     {"theory"},
+    {"testing"},
     {"report"},
     {"cli"},
 ]
@@ -90,7 +91,7 @@ def test_every_dependency_is_explained():
         *project["dependencies"],
         *extras["test"],
         *extras["lint"],
-        *extras["bench"],
+        *extras["peers"],
         *extras["notebooks"],
     ]:
         name = re.match(r"[\w-]+", requirement).group().removeprefix("pytest-")

@@ -51,7 +51,8 @@ def as_float_array(value: Any) -> Array:
     if array.dtype in (np.float32, np.float64):
         return array
     if jax.numpy.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
+        with np.errstate(over="ignore"):  # of a long double: the infinity is then refused by its index
+            return array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64)
     if array.dtype.kind in "iub":
         return array.astype(np.float64)
     raise TypeError(f"expected real numbers, got an array of dtype {array.dtype}")

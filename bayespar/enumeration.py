@@ -20,7 +20,7 @@ from numpyro.primitives import Messenger
 from scipy.special import comb
 
 from .arrays import as_float_array, is_traced
-from .errors import InvalidProgramError, TooLargeError
+from .errors import BayesparError, InvalidProgramError, TooLargeError
 
 MAX_LEAVES = 1_000_000
 _ROW_TOLERANCE = 1e-6
@@ -141,13 +141,16 @@ class _Replay(Messenger):
         msg["value"] = values[choice]
 
 
-def enumerate_leaves(fn: Callable[[], Any], *, max_leaves: int = MAX_LEAVES) -> Iterator[Leaf]:
+def enumerate_leaves(
+    fn: Callable[[], Any], *, max_leaves: int = MAX_LEAVES, what: str = "the program"
+) -> Iterator[Leaf]:
     """Every run of ``fn`` of positive probability, in lexicographic order of its sites' values.
 
     Sites inside ``fn`` are hidden from handlers outside it. An observed site multiplies the weight.
 
     Raises:
-        InvalidProgramError: a site is not finite and discrete, or its probabilities do not sum to 1.
+        InvalidProgramError: a site is not finite and discrete, or its probabilities do not sum to 1; or ``fn``, called
+            ``what`` in messages, raised an error of its own, which is then the cause.
         TooLargeError: there are more than ``max_leaves`` runs.
     """
     choices: list[int] = []
@@ -160,7 +163,12 @@ def enumerate_leaves(fn: Callable[[], Any], *, max_leaves: int = MAX_LEAVES) -> 
             )
         replay = _Replay(fn, choices)
         with block():
-            value = replay()
+            try:
+                value = replay()
+            except BayesparError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise InvalidProgramError(f"{what} raised {type(error).__name__}: {error}") from error
         yield Leaf(replay.sites, replay.weight, value)
         while choices and not replay.open[len(choices) - 1]:
             choices.pop()

@@ -20,7 +20,10 @@ class InvalidPromptError(BayesparError):
 
 
 class InvalidPlannerError(BayesparError):
-    """A planner, policy or exploration schedule does not follow the planner protocol."""
+    """A planner, policy or exploration schedule does not follow the planner protocol, or its run is set up wrongly.
+
+    The message names the argument: who acts, the key, or how many episodes, seeds, prompts or draws.
+    """
 
 
 class TooLargeError(BayesparError):

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from .arrays import Array, is_traced
 from .evidence import DENSE_STATES, choose_arithmetic
 from .forward import log_predict, log_sum, safe_log
-from .world import Family, Sparse
+from .world import Family, Sparse, check_family
 
 
 class Filter(eqx.Module):
@@ -36,6 +36,11 @@ class Filter(eqx.Module):
     log_space: bool = eqx.field(static=True)
 
     def __init__(self, family: Family):
+        """
+        Raises:
+            InvalidWorldError: ``family`` is no family.
+        """
+        check_family(family)
         xp: Any = jnp if is_traced(family) else np
         arithmetic = None if is_traced(family) else choose_arithmetic(family)
         self.log_space = arithmetic is None or arithmetic.scaled or arithmetic.dtype != family.dtype

@@ -289,7 +289,10 @@ def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Ar
             "an unfinished episode belongs in current_observations"
         )
     if subgoals.shape != (N, H - 1):
-        raise InvalidPromptError(f"subgoals has shape {list(subgoals.shape)}; it must be [N, H-1] = [{N}, {H - 1}]")
+        raise InvalidPromptError(
+            f"subgoals has shape {list(subgoals.shape)} and observations {list(observations.shape)}; "
+            f"it must be [N, H-1] = [{N}, {H - 1}]"
+        )
     _check_range("observations", observations, family.num_observations)
     _check_range("subgoals", subgoals, family.num_subgoals)
     return observations, subgoals
@@ -357,7 +360,7 @@ def _read_words(place: str, words: Any, names: Sequence[str]) -> list[int]:
         elif isinstance(word, int) and not isinstance(word, bool) and 0 <= word < len(names):
             indices.append(word)
         else:
-            known = ", ".join(repr(n) for n in names[:6])
+            known = ", ".join(shown(n) for n in names[:6])
             raise InvalidPromptError(
                 f"{place}[{i}] is {shown(word)}, which the world does not know; "
                 f"say one of {known}{', ...' if len(names) > 6 else ''}, or an index below {len(names)}"

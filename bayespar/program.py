@@ -17,7 +17,7 @@ import numpy as np
 from .enumeration import Leaf, enumerate_leaves
 from .errors import InvalidProgramError
 from .subprogram import kernel_cache
-from .validation import label_name
+from .validation import label_name, shown
 from .world import Family, Sparse, World
 
 Program = Callable[[], World]
@@ -56,7 +56,7 @@ def enumerate_program(program: Program) -> Family:
             leaves = list(enumerate_leaves(program))
         finally:
             kernel_cache.pop()
-    worlds = [_world_of(leaf) for leaf in leaves]
+    worlds = [_check_world(leaf.value) for leaf in leaves]
     first = worlds[0]
     for leaf, world in zip(leaves, worlds, strict=True):
         for what in ("horizon", "states", "subgoals", "observations", "instructions"):
@@ -106,8 +106,13 @@ def as_family(family_or_program: Family | Program) -> Family:
     return enumerate_program(family_or_program)
 
 
-def as_stacked(world: World) -> Family:
-    """One world as a family of one task."""
+def as_stacked(world: Any) -> Family:
+    """One world, which a program returned, as a family of one task.
+
+    Raises:
+        InvalidProgramError: it is no world.
+    """
+    world = _check_world(world)
     return Family(
         np.ones(1, world.initial.dtype),
         world.initial,
@@ -145,7 +150,12 @@ def load_model(name: str | Path) -> Program:
     text = str(name)
     if text.endswith(".py"):
         path = Path(text)
-        if not path.is_file():
+        try:
+            known = path.is_file()
+        except (OSError, ValueError) as error:  # a name that no file can have
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidProgramError(f"{shown(text)} cannot be loaded: {reason}") from None
+        if not known:
             raise InvalidProgramError(f"there is no file {text}")
         spec = importlib.util.spec_from_file_location(f"_bayespar_world_{path.stem}", path)
         if spec is None or spec.loader is None:
@@ -154,7 +164,7 @@ def load_model(name: str | Path) -> Program:
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InvalidProgramError(f"{text} failed to load: {type(error).__name__}: {error}") from error
         for candidate in (path.stem, "program"):
             if callable(getattr(module, candidate, None)):
@@ -162,20 +172,25 @@ def load_model(name: str | Path) -> Program:
         raise InvalidProgramError(f"{text} defines no function named {path.stem!r} or 'program'")
     if text not in available_models():
         raise InvalidProgramError(
-            f"there is no world {text!r}; the shipped ones are {', '.join(available_models())}; "
+            f"there is no world {shown(text)}; the shipped ones are {', '.join(available_models())}; "
             "a file of your own ends in .py"
         )
     return getattr(importlib.import_module(f"bayespar.models.{text}"), text)
 
 
-def _world_of(leaf: Leaf) -> World:
-    if not isinstance(leaf.value, World):
-        raise InvalidProgramError(f"the program returned {type(leaf.value).__name__}; it must return a bayespar.World")
-    return leaf.value
+def _check_world(value: Any) -> World:
+    if not isinstance(value, World):
+        raise InvalidProgramError(f"the program returned {type(value).__name__}; it must return a bayespar.World")
+    return value
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and np.ndim(value) == 0 else value
+    """A site's value as Python numbers, nested in tuples where it has several elements, so that it can be looked up."""
+
+    def tuples(items: Any) -> Any:
+        return tuple(map(tuples, items)) if isinstance(items, list) else items
+
+    return tuples(value.tolist()) if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _task_name(leaf: Leaf) -> str:

@@ -116,15 +116,17 @@ class MeanConfidence:
         self.count += len(x)
         return self.interval()
 
-    def log_e_value(self, mean: float) -> float:
+    def log_e_value(self, mean: float, *, above: bool = False) -> float:
         """log of the evidence against the draws having this ``mean``, nats, valid at any time.
 
         If they have it, the probability that the e-value ever exceeds 1/alpha is at most alpha. It is the average of
-        the processes that bet on a larger and on a smaller mean; every value outside the interval has at least 1/alpha.
+        the processes that bet on a larger and on a smaller mean; or, with ``above``, the one that bets on a larger
+        mean, which is evidence against every smaller one too.
         """
         x = (mean - self.low) / (self.high - self.low)
         gain = self._staked - self._stake_sum * x
-        return float(np.logaddexp(gain, -gain) - math.log(2) - self._penalty)
+        bet = gain if above else np.logaddexp(gain, -gain) - math.log(2)
+        return float(bet - self._penalty)
 
     def interval(self) -> Interval:
         """The interval now."""

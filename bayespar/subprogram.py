@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,25 @@ import numpy as np
 
 from .arrays import Array, is_traced
 from .enumeration import Leaf, enumerate_leaves
-from .errors import InvalidProgramError, InvalidWorldError
-from .validation import label_name
+from .errors import InvalidProgramError, InvalidWorldError, TooLargeError
+from .validation import NO_ARRAY, label_name, shown
+
+_MOST_ENTRIES = 2**27  # of a kernel that is made entry by entry
 
 
-def labels_of(given: Sequence[Any] | int | None) -> tuple[Any, ...] | None:
+def labels_of(kind: str, given: Sequence[Any] | int | None) -> Sequence[Any] | None:
+    """The labels of states, subgoals or observations: those given, or indices where only a count is."""
     if given is None:
         return None
-    return tuple(range(int(given))) if isinstance(given, (int, np.integer)) else tuple(given)
+    if isinstance(given, (int, np.integer)) and not isinstance(given, bool) and 0 < given < 2**31:
+        return range(int(given))
+    try:
+        labels = tuple(given)  # pyright: ignore[reportArgumentType]
+        hash(labels)
+        label_name(labels)
+    except NO_ARRAY:
+        raise InvalidWorldError(f"{kind} = {shown(given)}; give a list of labels, or how many there are") from None
+    return labels
 
 
 # Sub-programs that do not close over a task are the same object under every task; while a program is being
@@ -29,8 +41,8 @@ def enumerate_kernel(
     name: str,
     fn: Callable[..., Any],
     inputs: tuple[str, ...],
-    outcomes: tuple[Any, ...] | None,
-    labels: Mapping[str, tuple[Any, ...] | None],
+    outcomes: Sequence[Any] | None,
+    labels: Mapping[str, Sequence[Any] | None],
 ) -> Array:
     """The kernel of a sub-program, [*inputs, outcomes]."""
     what = "observations" if name == "emission" else "states"
@@ -43,14 +55,22 @@ def enumerate_kernel(
     key = (fn, tuple(labels[kind] for kind in inputs), outcomes)
     if kernel_cache and key in kernel_cache[-1]:
         return kernel_cache[-1][key]
-    index = {label: i for i, label in enumerate(outcomes)}
     shape = tuple(len(labels[kind] or ()) for kind in inputs)
+    entries = math.prod((*shape, len(outcomes)))
+    if entries > _MOST_ENTRIES:
+        raise TooLargeError(
+            f"{name} is a sub-program, and its kernel would have {entries} entries, more than {_MOST_ENTRIES}; give it "
+            "as a Sparse, or use fewer labels",
+            8 * entries,
+        )
+    index = {label: i for i, label in enumerate(outcomes)}
     rows: list[Any] = []
     for place in np.ndindex(*shape):
         arguments = [(labels[kind] or ())[i] for kind, i in zip(inputs, place, strict=True)][::-1]
         row: list[Any] = [0.0] * len(outcomes)
-        for leaf in enumerate_leaves(lambda a=arguments: fn(*a)):
-            outcome = _outcome(leaf, index, name, arguments, what)
+        call = f"{name}({', '.join(shown(a) for a in arguments)})"
+        for leaf in enumerate_leaves(lambda a=arguments: fn(*a), what=call):
+            outcome = _outcome(leaf, index, call, what)
             row[outcome] = row[outcome] + leaf.weight
         rows += row
     kernel = _weights(rows).reshape(*shape, len(outcomes))
@@ -67,16 +87,15 @@ def _weights(weights: Sequence[Any]) -> Array:
     return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
 
 
-def _outcome(leaf: Leaf, index: Mapping[Any, int], name: str, arguments: Sequence[Any], what: str) -> int:
+def _outcome(leaf: Leaf, index: Mapping[Any, int], call: str, what: str) -> int:
     value = leaf.value
     if isinstance(value, (jax.Array, np.ndarray, np.generic)) and not is_traced(value) and np.ndim(value) == 0:
         value = np.asarray(value).item()
     try:
         return index[value]
     except (KeyError, TypeError):
-        call = f"{name}({', '.join(repr(a) for a in arguments)})"
-        known = ", ".join(label_name(label) for label in list(index)[:6])
+        known = ", ".join(shown(label) for label in list(index)[:6])
         raise InvalidProgramError(
-            f"{call} returned {value!r}, which is not one of the world's {what} ({known}, ...); "
+            f"{call} returned {shown(value)}, which is not one of the world's {what} ({known}, ...); "
             f"return one of its labels"
         ) from None

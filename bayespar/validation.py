@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .arrays import Array, as_float_array, is_traced
-from .errors import InvalidWorldError
+from .errors import BayesparError, InvalidPlannerError, InvalidWorldError, TooLargeError
 
 # A row is accepted when its sum is this close to 1: rounding of a normalised row stays far below it,
 # a typing mistake such as 0.33 + 0.33 + 0.33 far above.
 ROW_TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
 
 
-def float_array(name: str, value: Any) -> Array:
+# What numpy, JAX and Python raise for things that are no rectangular array; JAX a SystemError for thousands of levels.
+NO_ARRAY = (TypeError, ValueError, OverflowError, RecursionError, SystemError)
+_NUMBER = (int, float, np.integer, np.floating)
+_LONGEST_SHOWN = 200
+_LARGEST_RESULT = 2**34  # bytes
+
+
+def shown(value: Any) -> str:
+    """``value`` as it stands in a message: short, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # Python refuses to print an integer of thousands of digits or a list of thousands of levels
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def float_array(name: str, value: Any, error: type[BayesparError] = InvalidWorldError) -> Array:
     """``value`` as a float array, or an error that names it."""
     try:
         return as_float_array(value)
-    except (TypeError, ValueError) as error:
-        raise InvalidWorldError(f"{name}: {error}; give a rectangular array of real numbers") from None
+    except NO_ARRAY as reason:
+        raise error(f"{name}: {reason}; give a rectangular array of real numbers") from None
+
+
+def check_count(name: str, value: Any) -> int:
+    """``value``, if it says how many.
+
+    Raises:
+        InvalidPlannerError: not an integer of at least 1.
+        TooLargeError: one number for each would not fit.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidPlannerError(f"{name} = {shown(value)}; give an integer of at least 1")
+    check_fits(f"{name} = {shown(value)}", 8 * int(value))
+    return int(value)
+
+
+def check_fits(what: str, nbytes: int) -> None:
+    """Raise if a result of ``nbytes`` bytes is out of the question; ``what`` asks for it."""
+    if nbytes > _LARGEST_RESULT:
+        raise TooLargeError(f"{what} would need more than {_LARGEST_RESULT / 1e9:.0f} GB; ask for fewer", nbytes)
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """``value``, if it lies strictly between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value < 1:
+        raise InvalidPlannerError(f"{name} = {shown(value)}; give a number above 0 and below 1")
+    return float(value)
+
+
+def check_limit(name: str, value: Any, error: type[BayesparError] = InvalidWorldError) -> None:
+    """Raise unless ``value`` can be a limit: of bytes, or of how many."""
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not value > 0:
+        raise error(f"{name} = {shown(value)}; give a number above 0")
 
 
 def check_ndim(name: str, array: Any, allowed: Sequence[int], layout: str) -> None:
@@ -33,7 +81,7 @@ def check_axis(name: str, array: Any, axis: int, size: int | Iterable[int], mean
     """Raise unless axis ``axis`` of ``array`` has one of the sizes ``size``."""
     sizes = (size,) if isinstance(size, int) else tuple(size)
     if array.shape[axis] not in sizes:
-        wanted = " or ".join(str(s) for s in dict.fromkeys(sizes))
+        wanted = " or ".join(shown(s) for s in dict.fromkeys(sizes))
         raise InvalidWorldError(
             f"{name} has shape {list(array.shape)}: axis {axis} has size {array.shape[axis]}, but {meaning} is {wanted}"
         )
@@ -94,19 +142,51 @@ def _index(index: Iterable[int]) -> str:
 
 def check_names(kind: str, names: Sequence[Any], count: int) -> tuple[str, ...]:
     """``names`` as strings, if there are ``count`` distinct ones that survive a round trip through text."""
-    labels = tuple(label_name(n) for n in names)
+    try:
+        labels = tuple(label_name(n) for n in names)
+    except NO_ARRAY:
+        raise InvalidWorldError(f"{kind} = {shown(names)}; give a list of {count} names") from None
     if len(labels) != count:
         raise InvalidWorldError(f"{kind} has {len(labels)} names, but the arrays have {count} {kind}")
     for i, label in enumerate(labels):
-        if not label or label != label.strip() or len(label.splitlines()) != 1:
+        if not label or label != label.strip() or len(label.splitlines()) != 1 or not _is_unicode(label):
             raise InvalidWorldError(
-                f"{kind}[{i}] = {label!r} cannot be written on a line of its own; "
+                f"{kind}[{i}] = {shown(label)} cannot be written on a line of its own; "
                 "a name is non-empty, on one line, and neither starts nor ends with white space"
             )
     if len(set(labels)) != len(labels):
         twice = next(n for n in labels if labels.count(n) > 1)
-        raise InvalidWorldError(f"{kind} has the name {twice!r} more than once; names must be distinct")
+        raise InvalidWorldError(f"{kind} has the name {shown(twice)} more than once; names must be distinct")
     return labels
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be written to a file: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_sites(sites: Any, tasks: int) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """``sites`` as pairs (name, value under each task), if there is a value for each task that can be looked up."""
+    if not isinstance(sites, Mapping):
+        raise InvalidWorldError(f"sites = {shown(sites)}; give a dict: name -> the value under each task")
+    checked = []
+    for name, given in sites.items():
+        place = f"sites[{shown(name)}]"
+        try:
+            values = tuple(given)
+            hash(values)
+        except NO_ARRAY:
+            raise InvalidWorldError(f"{place} = {shown(given)}; give a list of numbers or words") from None
+        if any(v != v for v in values):
+            raise InvalidWorldError(f"{place} = {shown(given)} has a NaN, which equals nothing, itself included")
+        if len(values) != tasks:
+            raise InvalidWorldError(f"{place} has {len(values)} values; give one for each of the {tasks} tasks")
+        checked.append((str(name), values))
+    return tuple(checked)
 
 
 def label_name(label: Any) -> str:

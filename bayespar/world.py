@@ -198,7 +198,9 @@ class World(eqx.Module):
             reward,
             horizon=horizon,
             tasks=None if task is None else [task],
-            **{kind: None if isinstance(given[kind], (int, np.integer)) else words for kind, words in labels.items()},
+            states=_names(labels["states"]),
+            subgoals=_names(labels["subgoals"]),
+            observations=_names(labels["observations"]),
             instructions=instructions,
             instruction_prior=instruction_prior,
         )
@@ -481,12 +483,17 @@ class Family(eqx.Module):
         if isinstance(task, str):
             if task not in self.tasks:
                 raise InvalidWorldError(
-                    f"there is no task {shown(task)}; the tasks are {', '.join(self.tasks[:8])}, ..."
+                    f"there is no task {shown(task)}; the tasks are {', '.join(map(shown, self.tasks[:8]))}, ..."
                 )
             return self.tasks.index(task)
         if isinstance(task, bool) or not isinstance(task, (int, np.integer)) or not 0 <= task < self.num_tasks:
             raise InvalidWorldError(f"task = {shown(task)}; give an index from 0 to {self.num_tasks - 1}, or a name")
         return int(task)
+
+
+def _names(labels: Sequence[Any] | None) -> Sequence[Any] | None:
+    """Labels as names; where only a count was given, names are made."""
+    return None if isinstance(labels, range) else labels
 
 
 def check_family(family: Any) -> Family:

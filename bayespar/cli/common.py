@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+
+from ..errors import BayesparError
+from ..validation import shown
 
 WORLD = "a shipped world's name, or the path of a .py file of your own (it is run: load only what you trust)"
 
@@ -15,6 +19,24 @@ WORLD = "a shipped world's name, or the path of a .py file of your own (it is ru
 def print_json(data: Any) -> None:
     """JSON on standard output; never NaN or infinity."""
     print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def printable(text: str) -> str:
+    """``text`` without what no terminal can be sent, such as half of a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def make_folder(path: Path | None) -> None:
+    """Make the folder for results, if one is asked for: before the work, so that nothing is lost where it cannot be.
+
+    Raises:
+        BayesparError: it cannot be made.
+    """
+    try:
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise BayesparError(f"--out {shown(str(path))}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def bars(title: str, names: Sequence[str], probabilities: np.ndarray, most: int = 12) -> Table:

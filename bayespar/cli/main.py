@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from ..errors import BayesparError
 from . import explore, models, posterior, regret, verify
+from .common import printable
 
 COMMANDS = (verify, models, posterior, explore, regret)
 
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except BayesparError as error:
-        console.print(f"[bold red]{type(error).__name__}[/]: {error}", markup=True, highlight=False, soft_wrap=True)
+        told = escape(printable(str(error)))
+        console.print(f"[bold red]{type(error).__name__}[/]: {told}", markup=True, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted")

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _read_prompt(path: Path, family: Family) -> Prompt:
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no such file, not UTF-8, or a name that no file can have
         raise InvalidPromptError(f"cannot read {path}: {error}") from None
     return Prompt.from_text(text, family) if text.lstrip().startswith("Episode") else Prompt.from_json(text, family)
 

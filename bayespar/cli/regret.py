@@ -28,7 +28,7 @@ from ..theory.bounds import epsilon_greedy, gated_regret
 from ..theory.constants import instance
 from ..theory.figure import Curves, Series
 from ..world import Family
-from .common import WORLD, print_json
+from .common import WORLD, make_folder, print_json
 
 _POINTS = 400  # of a curve, in JSON and plots
 
@@ -58,6 +58,7 @@ def register(add: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Always 0."""
+    make_folder(arguments.out)
     family = enumerate_program(load_model(arguments.world))
     prior = np.asarray(family.task_prior)
     tasks = np.flatnonzero(prior > 0).tolist() if arguments.task is None else [family.task_index(arguments.task)]
@@ -90,7 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         from ..report.plots import write_plot  # matplotlib takes a second to load
 
-        arguments.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         (arguments.out / "regret.json").write_text(text + "\n", "utf-8")
         for suffix in ("svg", "png"):

@@ -13,7 +13,7 @@ from ..program import available_models, load_model
 from ..report.json_report import report_data, write_report
 from ..report.table import verdict_table
 from ..theory.runner import select_claims, verify
-from .common import WORLD, print_json
+from .common import WORLD, make_folder, print_json
 
 
 def register(add: Any) -> None:
@@ -27,6 +27,7 @@ def register(add: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 iff everything holds."""
+    make_folder(arguments.out)
     names = arguments.worlds or available_models()
     short = [Path(name).stem if name.endswith(".py") else name for name in names]
     worlds = {s if short.count(s) == 1 else n: load_model(n) for s, n in zip(short, names, strict=True)}

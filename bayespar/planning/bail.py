@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from ..arrays import Array
 from ..errors import InvalidPromptError
 from ..filtering import Filter
-from ..history import Prompt
+from ..history import Prompt, check_prompt
 from ..posterior.exact import posterior, state_posterior_by_task
 from ..program import Program, as_family
 from ..world import Family
-from .expert import Experts, solve_experts
+from .expert import Experts, check_experts, solve_experts
 from .histories import Histories
 from .planner import Episode, Observed, Planner
 
@@ -40,18 +40,20 @@ def bail(
 
     Raises:
         InvalidPromptError: there is no decision to make (no observation yet, or the episode is over).
+        InvalidPlannerError: the experts are of another family.
         ImpossibleEvidenceError: no task of positive prior can have produced the prompt.
 
     Source: theory.md, C1.
     """
     family = as_family(family_or_program)
-    prompt.check(family)
+    check_prompt(prompt, family)
     if not 1 <= prompt.step <= family.horizon - 1:
         raise InvalidPromptError(
             f"current_observations has {prompt.step} entries; a decision is made after 1 to H-1 = {family.horizon - 1}"
         )
+    experts = solve_experts(family) if experts is None else check_experts(experts, family)
     weights = posterior(family, prompt).probabilities
-    actions = expert_actions(family, experts if experts is not None else solve_experts(family), prompt)
+    actions = expert_actions(family, experts, prompt)
     return np.bincount(actions, weights=weights, minlength=family.num_subgoals)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import TooLargeError
+from ..validation import check_limit
 from ..world import Family
 
 # Two beliefs are merged when every entry agrees in its first 40 bits, a relative 1e-12: far below the 1e-10 to
@@ -58,9 +59,11 @@ def belief_graph(family: Family, depth: int, *, max_bytes: int = DEFAULT_MAX_BYT
 
     Raises:
         TooLargeError: a layer would exceed ``max_bytes``; nothing of it has been allocated.
+        InvalidWorldError: ``max_bytes`` is no number above 0.
 
     Source: theory.md, section 1.
     """
+    check_limit("max_bytes", max_bytes)
     Z, S, G, O = family.num_tasks, family.num_states, family.num_subgoals, family.num_observations
     initial = np.broadcast_to(np.asarray(family.initial, np.float64), (Z, S))
     emission = np.asarray(family.emission, np.float64)

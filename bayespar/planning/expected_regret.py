@@ -19,11 +19,12 @@ from scipy import sparse
 
 from ..errors import InvalidPlannerError, TooLargeError
 from ..program import Program
+from ..validation import check_count, check_fits, check_limit, shown
 from ..world import Family
 from .beliefs import merge_rows
 from .classes import TaskClasses, task_classes
 from .design import as_exploration_policy
-from .exploration import Exploration, Odds, as_exploration, by_rule
+from .exploration import Exploration, Odds, as_exploration, by_rule, check_rule
 from .game import Game
 from .graph_experts import GraphExperts, first_reward, graph_experts
 from .information import Flow, InformationGraph, graph_table, information_graph
@@ -85,21 +86,25 @@ def expected_regret(
 
     Source: theory.md, sections 3 and 4.
     """
-    if isinstance(episodes, bool) or not isinstance(episodes, (int, np.integer)) or episodes < 1:
-        raise InvalidPlannerError(f"episodes = {episodes!r}; give an integer of at least 1")
-    if planner not in PLANNERS:
+    check_count("episodes", episodes)
+    check_limit("max_posteriors", max_posteriors, InvalidPlannerError)
+    if not isinstance(planner, str) or planner not in PLANNERS:
         raise InvalidPlannerError(
-            f"planner = {planner!r}; give {', '.join(map(repr, PLANNERS))}, or simulate a planner of your own"
+            f"planner = {shown(planner)}; give {', '.join(map(repr, PLANNERS))}, or simulate a planner of your own"
         )
+    rule = exploration
+    if isinstance(rule, str):
+        check_rule(rule)
+    else:
+        rule = as_exploration(rule, episodes)
     classes = task_classes(family_or_program)
+    check_fits(f"episodes = {episodes}", 32 * classes.family.num_tasks * classes.family.horizon * int(episodes))
     graph = information_graph(classes.family)
     explorer = graph_table(graph, as_exploration_policy(exploration_policy, classes.family))
-    if isinstance(exploration, str):
+    if isinstance(rule, str):
         game = Game(graph)
         least = game.information([graph.flow(table) for table in explorer]).min(initial=1.0)
-        rule = by_rule(exploration, Odds.of(classes.family), float(least), episodes)
-    else:
-        rule = as_exploration(exploration, episodes)
+        rule = by_rule(rule, Odds.of(classes.family), float(least), episodes)
     return posterior_recursion(graph, classes, planner, rule, explorer, max_posteriors=max_posteriors)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..arrays import Array, is_traced
-from ..errors import InvalidWorldError, TooLargeError
+from ..errors import InvalidPlannerError, InvalidWorldError, TooLargeError
 from ..program import Program, as_family
+from ..validation import check_limit, shown
 from ..world import Family
 from .alpha_vectors import solve_alpha_vectors
 from .beliefs import DEFAULT_MAX_BYTES, BeliefGraph, belief_graph
@@ -48,6 +49,10 @@ class Experts(eqx.Module):
 
     value: eqx.AbstractVar[Float[Array, "Z W"]]
     gap: eqx.AbstractVar[float]
+
+    @abc.abstractmethod
+    def fits(self, family: Family) -> bool:
+        """Whether the tables have the sizes of ``family``."""
 
     @abc.abstractmethod
     def start(self, observation: Any) -> Any:
@@ -90,6 +95,11 @@ class StateExperts(Experts):
     actions: Int[Array, "Zq steps S W"]
     gap: float = eqx.field(static=True)
 
+    def fits(self, family: Family) -> bool:
+        S, G, W = family.num_states, family.num_subgoals, family.num_instructions
+        sizes = max(family.horizon - 1, 1), S, G, W
+        return self.state_of.shape[1] == family.num_observations and self.table.shape[1:] == sizes
+
     def start(self, observation: Any) -> Any:
         states = take(self.state_of, slice(None), observation)
         return (jnp if is_traced(states) else np).broadcast_to(states, (self.value.shape[0],))
@@ -126,6 +136,10 @@ class HistoryExperts(Experts):
     actions: Int[Array, "M W"]
     gap: float = eqx.field(static=True)
 
+    def fits(self, family: Family) -> bool:
+        G, O, W = family.num_subgoals, family.num_observations, family.num_instructions
+        return self.child.shape[1:] == (G, O) and self.root.shape[1] == O and self.table.shape[1:] == (G, W)
+
     def start(self, observation: Any) -> Any:
         return take(self.root, slice(None), observation)
 
@@ -155,6 +169,11 @@ class AlphaExperts(Experts):
     vectors: Float[Array, "Z W steps G V S"]
     gap: float = eqx.field(static=True)
 
+    def fits(self, family: Family) -> bool:
+        _, W, steps, G, _, S = self.vectors.shape
+        sizes = family.num_instructions, family.horizon - 1, family.num_subgoals, family.num_states
+        return (W, steps, G, S) == sizes
+
     def start(self, observation: Any) -> Any:
         return ()
 
@@ -176,6 +195,19 @@ def _normalised(weights: Any) -> Any:
     return weights / (total + (total == 0))
 
 
+def check_experts(experts: Any, family: Family) -> Experts:
+    """``experts``, if they are and have the sizes of ``family``.
+
+    Raises:
+        InvalidPlannerError: neither.
+    """
+    if not isinstance(experts, Experts):
+        raise InvalidPlannerError(f"experts = {shown(experts)}; give what solve_experts returned")
+    if experts.value.shape != (family.num_tasks, family.num_instructions) or not experts.fits(family):
+        raise InvalidPlannerError("the experts are of another family; give what solve_experts returned for this one")
+    return experts
+
+
 def solve_experts(
     family_or_program: Family | Program, *, method: str | None = None, max_bytes: int | None = None
 ) -> Experts:
@@ -195,15 +227,17 @@ def solve_experts(
 
     Raises:
         TooLargeError: the named method does not fit.
-        InvalidWorldError: no such method, or "states" for a family that is not fully observed.
+        InvalidWorldError: no such method or limit, or "states" for a family that is not fully observed.
 
     Source: theory.md, section 1 (experts and ties).
     """
     family = as_family(family_or_program)
     if is_traced(family):
         raise InvalidWorldError("experts are solved outside of traced code; solve them first and pass them in")
-    if method not in (None, "states", "histories", "alpha", "points"):
-        raise InvalidWorldError(f"method = {method!r}; give 'states', 'histories', 'alpha' or 'points'")
+    if max_bytes is not None:
+        check_limit("max_bytes", max_bytes)
+    if method is not None and not (isinstance(method, str) and method in ("states", "histories", "alpha", "points")):
+        raise InvalidWorldError(f"method = {shown(method)}; give 'states', 'histories', 'alpha' or 'points'")
     observed = fully_observed(family)
     if method == "states" or (method is None and observed.all()):
         if not observed.all():
@@ -327,14 +361,14 @@ def _last_q(family: Family, graph: BeliefGraph) -> Float[np.ndarray, "M G W"]:
 def _solve_alpha(family: Family, method: Literal["exact", "points"], max_vectors: int) -> AlphaExperts:
     Z, S, H, W = family.num_tasks, family.num_states, family.horizon, family.num_instructions
     initial = np.broadcast_to(np.asarray(family.initial, np.float64), (Z, S))
-    kernel = np.asarray(family.dense_transition(), np.float64)
-    emission = np.asarray(family.emission, np.float64)
+    # In the family's precision: the solver computes in float64, but knows from it how far rows may be from 1.
+    kernel, emission = np.asarray(family.dense_transition()), np.asarray(family.emission)
     reward = np.asarray(family.reward, np.float64)
     solved: dict[tuple[int, int], Any] = {}
     value = np.zeros((Z, W))
     for z in range(Z):
         emit = emission[min(z, emission.shape[0] - 1)]
-        first = initial[z] @ emit
+        first = initial[z] @ emit.astype(np.float64)
         seen = np.flatnonzero(first > 0)
         starts = initial[z] * emit[:, seen].T / first[seen, None]
         for w in range(W):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import InvalidPlannerError
+from ..validation import float_array, shown
 from ..world import Family
 from .classes import task_classes
 
@@ -30,6 +31,19 @@ class Exploration:
 
     coin: Float[np.ndarray, " T"]
     gate: Float[np.ndarray, " T"]
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            InvalidPlannerError: no two schedules of one length; their values are checked where they are used.
+        """
+        coin, gate = (_schedule(f"exploration.{name}", getattr(self, name)) for name in ("coin", "gate"))
+        if coin.ndim != 1 or coin.shape != gate.shape:
+            raise InvalidPlannerError(
+                f"exploration has coin {list(coin.shape)} and gate {list(gate.shape)}; both must be [T]"
+            )
+        object.__setattr__(self, "coin", coin)
+        object.__setattr__(self, "gate", gate)
 
     @property
     def gated(self) -> bool:
@@ -124,15 +138,12 @@ def by_rule(rule: str, odds: Odds, eta: float, episodes: int) -> Exploration:
     Raises:
         InvalidPlannerError: no such rule, or eta = 0 where the rule divides by it.
     """
+    check_rule(rule)
     if rule == "gated":
         return gated(odds, episodes)
     if rule == "gated-anytime":
         return gated_anytime(odds, episodes)
     rules = {"constant": constant_epsilon, "anytime": anytime_epsilon, "explore-first": explore_first}
-    if rule not in rules:
-        raise InvalidPlannerError(
-            f"exploration = {rule!r}; give epsilon, a schedule [T], or one of {', '.join(map(repr, RULES))}"
-        )
     if not eta > 0:
         raise InvalidPlannerError(
             f"the exploration policy has eta = {eta:g}: it never tells some pair of tasks apart, so the schedule "
@@ -157,11 +168,23 @@ def as_exploration(exploration: Any, episodes: int) -> Exploration:
             raise InvalidPlannerError("exploration.gate has a NaN; give a threshold, infinite where there is none")
         check_coin(exploration.coin)
         return exploration
-    array = np.asarray(exploration, np.float64)
+    array = _schedule("exploration", exploration)
     if array.shape not in ((), (episodes,)):
         raise InvalidPlannerError(f"exploration has shape {list(array.shape)}; give epsilon or a schedule [{episodes}]")
     check_coin(array)
     return by_coin(np.broadcast_to(array, (episodes,)))
+
+
+def _schedule(name: str, value: Any) -> np.ndarray:
+    return np.asarray(float_array(name, value, InvalidPlannerError), np.float64)
+
+
+def check_rule(rule: str) -> None:
+    """Raise unless there is a rule of this name."""
+    if rule not in RULES:
+        raise InvalidPlannerError(
+            f"exploration = {shown(rule)}; give epsilon, a schedule [T], or one of {', '.join(map(repr, RULES))}"
+        )
 
 
 def check_coin(coin: np.ndarray) -> None:

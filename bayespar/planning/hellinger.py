@@ -10,7 +10,8 @@ from jaxtyping import Float
 from ..program import Program, as_family
 from ..world import Family
 from .classes import TaskClasses, task_classes
-from .histories import Histories, enumerate_histories
+from .histories import Histories, histories_of
+from .planner import as_policy, check_key
 from .value import policy_table, reach_weights
 
 
@@ -28,16 +29,19 @@ def eta(family_or_program: Family | Program, policy: Any, *, histories: Historie
 
     Raises:
         TooLargeError: the histories do not fit; use :func:`estimate_eta`.
-        InvalidPlannerError: the policy is none, or returns no distribution.
+        InvalidPlannerError: the policy is none, or returns no distribution; or the key is none.
+        InvalidWorldError: the histories are of another family.
 
     Source: theory.md, section 4.
     """
     family = as_family(family_or_program)
+    check_key(key)
+    planner = as_policy(policy, family)
+    histories = histories_of(family, histories)
     classes = task_classes(family)
     if classes.merged:
         return 0.0
-    histories = enumerate_histories(family) if histories is None else histories
-    pairs = hellinger(histories, policy_table(histories, policy, key=key), classes)
+    pairs = hellinger(histories, policy_table(histories, planner, key=key), classes)
     return float(pairs[np.triu_indices(len(pairs), 1)].min(initial=1.0))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..errors import TooLargeError
+from ..errors import InvalidWorldError, TooLargeError
 from ..program import Program, as_family
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES, BeliefGraph, belief_graph
@@ -76,6 +78,7 @@ def enumerate_histories(family_or_program: Family | Program, *, max_bytes: int =
 
     Raises:
         TooLargeError: a layer would exceed ``max_bytes``; nothing of it has been allocated.
+        InvalidWorldError: ``max_bytes`` is no number above 0.
 
     Source: theory.md, section 1.
     """
@@ -105,6 +108,29 @@ def enumerate_histories(family_or_program: Family | Program, *, max_bytes: int =
             HistoryLayer(parent, subgoal, observation, above.likelihood[parent] * probability[place], child[place])
         )
     return Histories(family, graph, tuple(layers))
+
+
+def histories_of(family: Family, given: Any = None) -> Histories:
+    """The histories that were given, if they are those of ``family``; enumerated here if none were.
+
+    Raises:
+        InvalidWorldError: they are of another family.
+        TooLargeError: as :func:`enumerate_histories`.
+    """
+    if given is None:
+        return enumerate_histories(family)
+    if not isinstance(given, Histories) or not _equal(given.family, family):
+        raise InvalidWorldError(
+            f"histories = {type(given).__name__}, which are not of this family; enumerate_histories makes them"
+        )
+    return given
+
+
+def _equal(one: Family, other: Family) -> bool:
+    if one is other:
+        return True
+    (leaves, structure), (others, its) = jax.tree.flatten(one), jax.tree.flatten(other)
+    return structure == its and all(map(np.array_equal, leaves, others))
 
 
 def possible_continuations(

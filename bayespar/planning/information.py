@@ -25,7 +25,7 @@ from ..errors import InvalidPlannerError, TooLargeError
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES, belief_graph, merge_rows
 from .histories import possible_continuations
-from .planner import Observed, Planner, UniformPolicy, check_probabilities
+from .planner import Observed, Planner, UniformPolicy, as_key, check_probabilities, check_shape
 from .value import step_all
 
 Flow = list[Float[np.ndarray, "_ G"]]
@@ -234,10 +234,12 @@ def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> li
         InvalidPlannerError: the policy returns no distribution, or it tells histories apart that the graph merges (it
             remembers more than what bears on the task and the future).
     """
-    family, root = graph.family, jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    family = graph.family
     known = _known_table(graph, policy)
     if known is not None:
         return known
+    check_shape("policy", policy, family)
+    root = as_key(key)
     seen = np.flatnonzero(graph.root >= 0)
     tables: list[Flow] = []
     with precision_of(family):

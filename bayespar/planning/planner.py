@@ -25,9 +25,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arrays import as_float_array
 from ..errors import InvalidPlannerError
 from ..history import Prompt
-from ..world import Family
+from ..validation import NO_ARRAY, check_count, shown
+from ..world import Family, check_family
 
 # Probabilities may come from a float32 softmax over many subgoals.
 _SUM_TOLERANCE = 1e-4
@@ -103,7 +105,7 @@ class FunctionPlanner(Planner):
         key, current = state
         blank = self.init_function(observed.instruction, key)
         current = jax.tree.map(lambda a, b: jnp.where(observed.step == 0, a, b), blank, current)
-        current, probabilities = self.step_function(current, observed)
+        current, probabilities = _pair("planner", self.step_function(current, observed))
         return (key, current), probabilities
 
     def observe(self, state: Any, episode: Episode) -> Any:
@@ -178,7 +180,9 @@ class PromptPlanner(Planner):
             int(instruction),
         )
         try:
-            checked = check_probabilities(np.reshape(self.function(prompt), (1, -1))[0], self.subgoals)
+            checked = check_probabilities(self.function(prompt), self.subgoals).reshape(-1)
+            if checked.size != self.subgoals:
+                raise InvalidPlannerError("one distribution is asked for")
         except InvalidPlannerError:
             checked = np.full(self.subgoals, np.nan)  # an error would lose its type in here; the loop names the episode
         return checked.view(np.uint32).reshape(-1, 2) if double else checked.astype(np.float32)
@@ -198,8 +202,10 @@ def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
         episodes: the longest run it will see (room for the prompt of a callable).
 
     Raises:
-        InvalidPlannerError: none of these.
+        InvalidPlannerError: none of these, or no episodes.
     """
+    check_family(family)
+    check_count("episodes", episodes)
     if isinstance(planner, Planner):
         return planner
     functions: Any = planner
@@ -211,7 +217,7 @@ def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
     if callable(planner):
         return PromptPlanner(planner, family.num_subgoals, family.horizon, episodes)
     raise InvalidPlannerError(
-        f"{planner!r} is no planner: give init and step, or a callable from a prompt to probabilities"
+        f"{shown(planner)} is no planner: give init and step, or a callable from a prompt to probabilities"
     )
 
 
@@ -224,7 +230,8 @@ def as_policy(policy: Any, family: Family, *, episodes: int = 1) -> Planner:
     if isinstance(policy, str):
         if policy != "uniform":
             raise InvalidPlannerError(
-                f'policy = {policy!r}; give "uniform" or a policy of your own (to explore, also "best" or "cheapest")'
+                f'policy = {shown(policy)}; give "uniform" or a policy of your own '
+                '(to explore, also "best" or "cheapest")'
             )
         return UniformPolicy(family.num_subgoals)
     return as_planner(policy, family, episodes=episodes)
@@ -234,16 +241,78 @@ def check_shape(role: str, policy: Planner, family: Family) -> None:
     """Check what a policy returns at its first step, before anything is compiled.
 
     Raises:
-        InvalidPlannerError: not one probability a subgoal; ``role`` says whose.
+        InvalidPlannerError: a state that JAX cannot hold, another state after a step than before it, or not one
+            probability a subgoal; ``role`` says whose.
     """
-    zero = jnp.int32(0)
 
-    def first_step(key: Any) -> Any:
-        return policy.step(policy.init(zero, key), Observed(zero, zero - 1, zero, zero))[1]
+    def first_step() -> Any:
+        zero = jnp.zeros((), jnp.int32)
+        state = policy.init(zero, jax.random.key(0))
+        _check_leaves(role, state)
+        stepped = _pair(role, policy.step(state, Observed(zero, zero - 1, zero, zero)))
+        _check_leaves(role, stepped)
+        return state, *stepped
 
-    shape = jax.eval_shape(first_step, jax.random.key(0)).shape
+    try:
+        state, after, probabilities = jax.eval_shape(first_step)
+    except NotImplementedError:
+        raise InvalidPlannerError(f"the {role} is a {type(policy).__name__}, which has no step") from None
+    shape = getattr(probabilities, "shape", None)
     if shape != (family.num_subgoals,):
-        raise InvalidPlannerError(f"the {role} returns shape {list(shape)}; it must be [{family.num_subgoals}]")
+        told = type(probabilities).__name__ if shape is None else f"shape {list(shape)}"
+        raise InvalidPlannerError(f"the {role} returns {told}; it must be [{family.num_subgoals}]")
+    if not jnp.issubdtype(probabilities.dtype, jnp.floating) and not jnp.issubdtype(probabilities.dtype, jnp.integer):
+        raise InvalidPlannerError(f"the {role} returns dtype {probabilities.dtype}; probabilities are real numbers")
+    if not _alike(state, after):
+        raise InvalidPlannerError(
+            f"the state of the {role} is {state} before a step and {after} after it; keep structure, shapes and dtypes"
+        )
+
+
+def _pair(role: str, stepped: Any) -> tuple[Any, Any]:
+    """What a step returned, if it is (state, probabilities)."""
+    if not isinstance(stepped, tuple) or len(stepped) != 2:
+        told = type(stepped).__name__
+        raise InvalidPlannerError(f"step of the {role} returned {told}; it must return (state, probabilities)")
+    return stepped
+
+
+def _check_leaves(role: str, tree: Any) -> None:
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+            raise InvalidPlannerError(f"the {role} returns {shown(leaf)}; states and probabilities are made of arrays")
+
+
+def _alike(before: Any, after: Any) -> bool:
+    """Whether a loop can carry a state that starts as ``before`` and goes on as ``after``."""
+    (leaves, structure), (others, its) = jax.tree.flatten(before), jax.tree.flatten(after)
+    return structure == its and all(
+        a.shape == b.shape and (a.weak_type or a.dtype == b.dtype) for a, b in zip(leaves, others, strict=True)
+    )
+
+
+def check_key(key: Any) -> None:
+    """Raise unless ``key`` is a JAX key or an int of 64 bits; nothing is compiled."""
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        if -(2**63) <= key < 2**63:
+            return
+    elif isinstance(key, (np.ndarray, jax.Array)):
+        shape = () if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else (2,)
+        if key.shape == shape and (shape == () or key.dtype == np.uint32):
+            return
+    raise InvalidPlannerError(f"key = {shown(key)}; give an integer of at most 63 bits, or a JAX key")
+
+
+def as_key(key: Any) -> Any:
+    """A JAX key, from one or an int.
+
+    Raises:
+        InvalidPlannerError: neither.
+    """
+    check_key(key)
+    if isinstance(key, (int, np.integer)):
+        return jax.random.key(key)
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
 def is_distribution(probabilities: Any) -> Any:
@@ -257,7 +326,10 @@ def check_probabilities(probabilities: Any, subgoals: int) -> np.ndarray:
     Raises:
         InvalidPlannerError: another shape, NaN, a negative entry, or a sum that is not 1.
     """
-    array = np.asarray(probabilities, np.float64)
+    try:
+        array = np.asarray(as_float_array(probabilities), np.float64)
+    except NO_ARRAY as error:
+        raise InvalidPlannerError(f"a planner returned {shown(probabilities)}: {error}") from None
     if array.ndim == 0 or array.shape[-1] != subgoals:
         raise InvalidPlannerError(f"a planner returned shape {list(array.shape)}; there are {subgoals} subgoals")
     rows = array.reshape(-1, subgoals)

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from ..arrays import precision_of
 from ..program import Program, as_family
 from ..world import Family
-from .histories import Histories, enumerate_histories
-from .planner import Observed, Planner, UniformPolicy, as_policy, check_probabilities
+from .histories import Histories, histories_of
+from .planner import Observed, Planner, UniformPolicy, as_key, as_policy, check_key, check_probabilities, check_shape
 
 _STEP_BLOCK = 64
 
@@ -35,12 +35,13 @@ def policy_value(
 
     Raises:
         TooLargeError: the histories do not fit.
-        InvalidPlannerError: the policy is none, or returns no distribution.
+        InvalidPlannerError: the policy is none, or returns no distribution; or the key is none.
+        InvalidWorldError: the histories are of another family.
 
     Source: theory.md, section 1.
     """
     family = as_family(family_or_program)
-    histories = enumerate_histories(family) if histories is None else histories
+    histories = histories_of(family, histories)
     return table_value(histories, policy_table(histories, policy, key=key))
 
 
@@ -51,11 +52,13 @@ def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Flo
         InvalidPlannerError: the policy returns no distribution at some history.
     """
     family = histories.family
+    check_key(key)
     planner = as_policy(policy, family)
     if isinstance(planner, UniformPolicy):
         W, G = family.num_instructions, family.num_subgoals
         return [np.full((len(layer.parent), W, G), 1 / G) for layer in histories.layers[: family.horizon - 1]]
-    root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    check_shape("policy", planner, family)
+    root = as_key(key)
     layers = histories.layers[: family.horizon - 1]
     table = [np.zeros((len(layer.parent), family.num_instructions, family.num_subgoals)) for layer in layers]
     with precision_of(family):

@@ -10,9 +10,10 @@ from ..arrays import Array, precision_of
 from ..errors import ImpossibleEvidenceError, InvalidPromptError
 from ..evidence import log_evidence, prefix_log_evidence
 from ..filtering import Filter
-from ..history import Prompt
+from ..history import Prompt, check_prompt
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
+from ..validation import shown
 from ..world import Family
 from .result import Posterior
 
@@ -33,10 +34,10 @@ def posterior(family_or_program: Family | Program, prompt: Prompt, method: str |
 
     Source: theory.md, C1.
     """
-    if method not in (None, "exact"):
-        raise InvalidPromptError(f'method = {method!r}; a finite program has the method "exact"')
+    if method is not None and not (isinstance(method, str) and method == "exact"):
+        raise InvalidPromptError(f'method = {shown(method)}; a finite program has the method "exact"')
     family = as_family(family_or_program)
-    prompt.check(family)
+    check_prompt(prompt, family)
     episodes = np.asarray(_episodes(family, prompt))
     log_joint = _log_prior(family) + episodes.sum(axis=1, dtype=np.float64) + _current(family, prompt)
     total = log_sum_exp(log_joint)
@@ -64,7 +65,7 @@ def posterior_path(family_or_program: Family | Program, prompt: Prompt) -> Float
     Source: theory.md, C1 and C3.
     """
     family = as_family(family_or_program)
-    prompt.check(family)
+    check_prompt(prompt, family)
     log_path = _log_joint_path(family, prompt)
     if (log_sum_exp(log_path) == -np.inf).any():
         raise _impossible(family, prompt)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpyro
 
-from ..history import Prompt
+from ..errors import InvalidProgramError, InvalidPromptError
+from ..history import Prompt, check_prompt
 from ..program import Program, as_stacked
 from ..world import World
 from .exact import prompt_log_evidence
@@ -27,15 +28,21 @@ def numpyro_model(program: Program, prompt: Prompt) -> Callable[[], World]:
         A numpyro model without arguments; it returns the world.
 
     Raises:
-        InvalidPromptError: (when run) the prompt does not fit the world.
+        InvalidProgramError: the program is none, or (when run) returns no world.
+        InvalidPromptError: the prompt is none, or (when run) does not fit the world.
 
     Source: theory.md, C1 and section 8.
     """
 
+    if not callable(program):
+        raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
+    if not isinstance(prompt, Prompt):
+        raise InvalidPromptError(f"expected a bayespar.Prompt, got {type(prompt).__name__}")
+
     def model() -> World:
         world = program()
         family = as_stacked(world)
-        prompt.check(family)
+        check_prompt(prompt, family)
         numpyro.factor("prompt", prompt_log_evidence(family, prompt)[0])
         return world
 

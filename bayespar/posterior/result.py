@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ..errors import InvalidProgramError
+from ..validation import shown
 from ..world import Family
 
 
@@ -55,6 +56,8 @@ class Posterior:
         Raises:
             InvalidProgramError: there is no such site.
         """
+        if not isinstance(site, str):
+            raise InvalidProgramError(f"site = {shown(site)}; give the name of a site")
         if self.draws is not None and site in self.draws:
             draws = np.asarray(self.draws[site])
             dims = ["chain", "draw", *(f"{site}_dim_{i}" for i in range(draws.ndim - 2))]
@@ -73,7 +76,7 @@ class Posterior:
             return xr.DataArray(
                 self.probabilities, dims=["task"], coords={"task": list(family.tasks)}, name="probability"
             )
-        raise InvalidProgramError(f"there is no site {site!r}; the sites are {', '.join(['task', *sites])}")
+        raise InvalidProgramError(f"there is no site {shown(site)}; the sites are {', '.join(['task', *sites])}")
 
     def to_datatree(self) -> xr.DataTree:
         """The posterior, the prior and the log likelihood of each episode as an xarray.DataTree.

@@ -14,9 +14,10 @@ from jaxtyping import Float, Int
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError
 from ..planning.bail import BailPlanner
-from ..planning.expert import Experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_policy, check_shape, is_distribution
+from ..planning.expert import Experts, check_experts, solve_experts
+from ..planning.planner import Episode, Observed, Planner, as_policy, check_key, check_shape, is_distribution
 from ..program import Program, as_family
+from ..validation import check_count, check_fits
 from ..world import Family
 from .environment import Environment, draw, split_key, uniforms
 
@@ -71,20 +72,23 @@ def sample_corpus(
         experts: from :func:`solve_experts`; solved here if not given.
 
     Raises:
-        InvalidPlannerError: no prompts or episodes, or no such behaviour.
+        InvalidPlannerError: no prompts or episodes, no such behaviour, or experts of another family.
 
     Source: theory.md, section 2.
     """
+    check_count("prompts", prompts)
+    check_count("episodes", episodes)
+    check_key(key)
     family = as_family(family_or_program)
-    if prompts < 1 or episodes < 1:
-        raise InvalidPlannerError(f"prompts = {prompts} and episodes = {episodes}; both are at least 1")
-    experts = solve_experts(family) if experts is None else experts
+    decision = family.num_subgoals + family.num_observations + 2 * family.num_tasks + 4
+    check_fits(f"prompts = {prompts}, episodes = {episodes}", 8 * prompts * episodes * family.horizon * decision)
+    experts = solve_experts(family) if experts is None else check_experts(experts, family)
     policy = as_policy(behaviour, family, episodes=episodes)
-    root, entropy = split_key(key)
     blocks = -(-prompts // PROMPT_BLOCK)
     drawn = []
     with precision_of(family):
         check_shape("behaviour", policy, family)
+        root, entropy = split_key(key)
         source = Source(Environment(family), BailPlanner(family, experts), policy, family.horizon)
         prior = np.cumsum(family.task_prior)
         keys = jax.random.split(root, blocks * PROMPT_BLOCK).reshape(blocks, PROMPT_BLOCK)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..arrays import Array
+from ..planning.planner import as_key
 from ..world import Family, Sparse
 
 
@@ -74,7 +75,7 @@ def uniforms(entropy: list[int], block: int, chunk: int, shape: tuple[int, ...],
 
 def split_key(key: Any) -> tuple[Any, list[int]]:
     """A JAX key and the entropy of a numpy generator, from a JAX key or an int."""
-    root = jax.random.key(key) if isinstance(key, (int, np.integer)) else key
+    root = as_key(key)
     data = jax.random.key_data(root) if jnp.issubdtype(root.dtype, jax.dtypes.prng_key) else root
     return root, [int(i) for i in np.asarray(data).reshape(-1)]
 

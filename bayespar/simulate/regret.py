@@ -21,12 +21,13 @@ from ..planning.bail import BailPlanner, WatchedPlanner
 from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
 from ..planning.classes import task_classes
 from ..planning.design import as_exploration_policy
-from ..planning.expert import Experts, solve_experts
-from ..planning.exploration import Odds, as_exploration, by_rule
+from ..planning.expert import Experts, check_experts, solve_experts
+from ..planning.exploration import Odds, as_exploration, by_rule, check_rule
 from ..planning.hellinger import eta
-from ..planning.planner import Episode, Observed, Planner, as_planner, check_shape, is_distribution
+from ..planning.planner import Episode, Observed, Planner, as_planner, check_key, check_shape, is_distribution
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
+from ..validation import check_count, check_fits, check_fraction, shown
 from ..world import Family
 from .environment import Environment, draw, split_key, uniforms
 
@@ -62,8 +63,15 @@ class RegretCurves:
         return np.cumsum(self.regret, axis=1)
 
     def interval(self, episodes: int | None = None, *, alpha: float = 1e-3) -> Interval:
-        """A confidence interval for Reg_z of the first ``episodes`` episodes (all by default), valid at any time."""
-        T = self.regret.shape[1] if episodes is None else episodes
+        """A confidence interval for Reg_z of the first ``episodes`` episodes (all by default), valid at any time.
+
+        Raises:
+            InvalidPlannerError: there are not so many episodes, or ``alpha`` is no error level.
+        """
+        check_fraction("alpha", alpha)
+        T = self.regret.shape[1] if episodes is None else check_count("episodes", episodes)
+        if self.regret.shape[1] < T:
+            raise InvalidPlannerError(f"episodes = {T}, but only {self.regret.shape[1]} were run")
         totals = self.regret[:, :T].sum(axis=1)
         sequence = MeanConfidence(*self.total_range(T), alpha, plan=len(totals))
         for batch in np.array_split(totals, min(len(totals), 64)):
@@ -113,27 +121,35 @@ def simulate_regret(
 
     Raises:
         InvalidPlannerError: no such planner or rule, a planner whose probabilities are none, a schedule outside [0, 1],
-            a rule that needs an eta above 0, or no episodes or seeds.
+            a rule that needs an eta above 0, experts of another family, or no episodes, seeds or key.
         InvalidWorldError: no such task, or its prior is 0.
 
     Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
     """
     family = as_family(family_or_program)
     z = family.task_index(task)
-    for name, count in (("episodes", episodes), ("seeds", seeds)):
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise InvalidPlannerError(f"{name} = {count!r}; give an integer of at least 1")
-    rule = exploration if isinstance(exploration, str) else as_exploration(exploration, episodes)
-    experts = solve_experts(family) if experts is None else experts
+    check_count("episodes", episodes)
+    check_count("seeds", seeds)
+    check_fits(f"episodes = {episodes}, seeds = {seeds}", 24 * episodes * seeds)
+    check_key(key)
+    rule = exploration
+    if isinstance(rule, str):
+        check_rule(rule)
+    else:
+        rule = as_exploration(rule, episodes)
+    if not family.task_prior[z] > 0:
+        raise InvalidWorldError(f"the task {family.tasks[z]!r} has prior 0, so no posterior can ever find it")
+    experts = solve_experts(family) if experts is None else check_experts(experts, family)
     chosen = _named_planner(planner, family, z, experts, episodes)
     explorer = as_exploration_policy(exploration_policy, family, episodes=episodes)
+    with precision_of(family):
+        for role, policy in (("planner", chosen), ("exploration policy", explorer)):
+            check_shape(role, policy, family)
     if isinstance(rule, str):
         needs_eta = not rule.startswith("gated")
         least = eta(task_classes(family).family, explorer) if needs_eta else 1.0
         rule = by_rule(rule, Odds.of(family), least, episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
-    if not family.task_prior[z] > 0:
-        raise InvalidWorldError(f"the task {family.tasks[z]!r} has prior 0, so no posterior can ever find it")
 
     ends = estimator == "advantage" and type(chosen) in (BailPlanner, MapPlanner, ThompsonPlanner)
     last_coin = int(np.flatnonzero(rule.coin).max(initial=-1))
@@ -150,8 +166,6 @@ def simulate_regret(
         if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), keys[0, 0]) is None:
             chosen = WatchedPlanner(chosen, BailPlanner(family, experts))
         loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated)
-        for role, policy in (("planner", chosen), ("exploration policy", explorer)):
-            check_shape(role, policy, family)
 
     def stream(block: int, c: int) -> np.ndarray:
         """The numbers of a chunk: the same for an episode however long the chunks are."""
@@ -337,6 +351,6 @@ def _named_planner(planner: Any, family: Family, task: int, experts: Experts, ep
     kinds = {"bail": BailPlanner, "thompson": ThompsonPlanner, "map": MapPlanner}
     if planner not in kinds:
         raise InvalidPlannerError(
-            f"planner = {planner!r}; give {', '.join(map(repr, [*kinds, 'oracle']))} or a planner of your own"
+            f"planner = {shown(planner)}; give {', '.join(map(repr, [*kinds, 'oracle']))} or a planner of your own"
         )
     return kinds[planner](family, experts)

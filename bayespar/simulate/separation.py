@@ -13,9 +13,10 @@ from ..arrays import precision_of
 from ..errors import InvalidPlannerError
 from ..evidence import log_evidence
 from ..planning.classes import task_classes
-from ..planning.planner import Observed, Planner, as_policy, check_shape, is_distribution
+from ..planning.planner import Observed, Planner, as_policy, check_key, check_shape, is_distribution
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
+from ..validation import check_count, check_fits, check_fraction
 from ..world import Family
 from .environment import Environment, draw, split_key, uniforms
 
@@ -44,20 +45,23 @@ def estimate_eta(
         key: a JAX key or an int.
 
     Raises:
-        InvalidPlannerError: the policy is none, returns no distribution, or ``draws`` is no positive integer.
+        InvalidPlannerError: the policy is none, returns no distribution, ``draws`` is no positive integer, or
+            ``alpha`` or the key is none.
 
     Source: theory.md, section 4. The identity is sum_tau (sqrt L_z - sqrt L_z')^2 / 2 divided and multiplied by m.
     """
-    if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
-        raise InvalidPlannerError(f"draws = {draws!r}; give an integer of at least 1")
+    check_count("draws", draws)
+    check_fraction("alpha", alpha)
+    check_key(key)
     family = task_classes(as_family(family_or_program)).family
     chosen, C = as_policy(policy, family), family.num_tasks
     if C == 1:
         return Interval(1.0, 1.0, 1.0, alpha, int(draws))
-    root, entropy = split_key(key)
-    logs = np.zeros((C, draws, C))
+    check_fits(f"draws = {draws}", 8 * C * draws * (C + 3 * (family.horizon + 1)))
     with precision_of(family):
         check_shape("exploration policy", chosen, family)
+        root, entropy = split_key(key)
+        logs = np.zeros((C, draws, C))
         source = Rollout(Environment(family), chosen, family.horizon)
         keys = jax.random.split(root, draws)
         for z in range(C):

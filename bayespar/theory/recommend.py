@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InvalidPlannerError
 from ..planning.classes import TaskClasses, task_classes
 from ..planning.design import as_exploration_policy
 from ..planning.exploration import RULES, Exploration, by_coin, by_rule
@@ -15,6 +14,7 @@ from ..planning.graph_experts import graph_experts
 from ..planning.information import graph_table, information_graph
 from ..planning.planner import Planner
 from ..program import Program
+from ..validation import check_count
 from ..world import Family
 from .bounds import epsilon_greedy, gated_regret
 from .constants import Constants, instance, worst_case
@@ -87,8 +87,7 @@ def recommend(family_or_program: Family | Program, *, episodes: int, exploration
 
     Source: theory.md, E2, E3 and E5.
     """
-    if isinstance(episodes, bool) or not isinstance(episodes, (int, np.integer)) or episodes < 1:
-        raise InvalidPlannerError(f"episodes = {episodes!r}; give an integer of at least 1")
+    check_count("episodes", episodes)
     classes = task_classes(family_or_program)
     graph = information_graph(classes.family)
     experts = graph_experts(graph)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 UV ?= uv
 
-.PHONY: verify verify-full test smoke lint bench notebooks lock clean
+.PHONY: verify verify-full test smoke lint bench peers notebooks lock clean
 
 verify: $(VENV)/run.stamp
 	$(BIN)/bayespar verify --out report
@@ -26,9 +26,14 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
-bench: $(VENV)-bench/stamp
-	$(VENV)-bench/bin/python benchmarks/evidence.py
-	$(VENV)-bench/bin/python benchmarks/online_loop.py
+bench: $(VENV)-peers/stamp
+	$(VENV)-peers/bin/python benchmarks/evidence.py
+	$(VENV)-peers/bin/python benchmarks/online_loop.py
+
+# Tests the adapters to other libraries, and prints what the checks find in those libraries.
+peers: $(VENV)-peers/stamp
+	$(VENV)-peers/bin/python -m pytest tests/peers
+	$(VENV)-peers/bin/python tests/peers/real_bugs.py
 
 # Executes every notebook in place.
 notebooks: $(VENV)/notebooks.stamp
@@ -52,11 +57,11 @@ $(VENV)/notebooks.stamp: $(VENV)/run.stamp lock/notebooks.txt
 	$(PIP) --require-hashes -r lock/notebooks.txt
 	touch $@
 
-# dynamax and its dependencies live apart, so that they cannot change what is tested.
-$(VENV)-bench/stamp: lock/bench.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r lock/bench.txt
-	$(VENV)-bench/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+# Other libraries and their dependencies live apart, so that they cannot change what is tested.
+$(VENV)-peers/stamp: lock/peers.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r lock/peers.txt
+	$(VENV)-peers/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 # For developers, after changing dependencies in pyproject.toml; needs uv. Hashes, and no URL.
@@ -67,7 +72,7 @@ lock:
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --output-file lock/test.txt
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --extra lint --output-file lock/lint.txt
 	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra notebooks --output-file lock/notebooks.txt
-	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra bench --output-file lock/bench.txt
+	echo "setuptools>=77" | $(COMPILE) --constraint lock/run.txt --extra test --extra peers --output-file lock/peers.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench report build *.egg-info
+	rm -rf $(VENV) $(VENV)-peers report build *.egg-info

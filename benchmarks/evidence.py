@@ -2,7 +2,7 @@
 
     python benchmarks/evidence.py [--tasks 64 --states 16 --subgoals 8 --observations 16 --horizon 16 --episodes 1000]
 
-dynamax (pip install "bayespar[bench]") has no subgoals, so it is given one transition matrix per step of each
+dynamax (pip install "bayespar[peers]") has no subgoals, so it is given one transition matrix per step of each
 episode, in every form we found to be fast; all of them and ours are timed in turn, in one process:
 
 * ``matrices``: an array [H-1, S, S] gathered from the kernel; tasks one after the other, episodes vmapped

@@ -7,16 +7,17 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from oracle import Oracle, arrays_of, uneven_behaviour
-from strategies import LAYOUTS, families, seeds
 
 import bayespar as bp
+from bayespar.testing.oracle import Oracle, as_prompt, corpus_law, uneven_behaviour
+from bayespar.testing.strategies import families, seeds
+from bayespar.testing.worlds import LAYOUTS
 
 NEAR, FAR = 1e-12, 1e-10  # up to 5 episodes, and beyond
 
 
 def prompt_of(prompt) -> bp.Prompt:
-    return bp.Prompt(**arrays_of(prompt))
+    return as_prompt(prompt)
 
 
 def draw_prompts(oracle: Oracle, seed: int, episodes, count: int = 1) -> list:
@@ -32,7 +33,7 @@ def draw_prompts(oracle: Oracle, seed: int, episodes, count: int = 1) -> list:
 @given(families(), seeds)
 def test_bail_and_posterior_are_conditionals_of_the_enumerated_corpus(family, seed):
     oracle = Oracle(family)
-    law, whole = oracle.corpus_law(2 if family.horizon == 2 else 1, uneven_behaviour(oracle.G))
+    law, whole = corpus_law(oracle, 2 if family.horizon == 2 else 1, uneven_behaviour(oracle.G))
     assert whole == pytest.approx(1, abs=1e-12)
     experts = bp.solve_experts(family)
     prompts = sorted(law)
@@ -103,16 +104,16 @@ def test_behaviour_that_sees_the_task_breaks_the_identity(episodes):
 
     family, behaviour = crossroads(0.75)
     oracle = Oracle(family)
-    blind, _ = oracle.corpus_law(1, uneven_behaviour(2))
+    blind, _ = corpus_law(oracle, 1, uneven_behaviour(2))
     assert error(family, blind) <= NEAR
-    seeing, whole = oracle.corpus_law(1, behaviour)
+    seeing, whole = corpus_law(oracle, 1, behaviour)
     assert whole == pytest.approx(1, abs=1e-12)
     assert error(family, seeing) == pytest.approx(0.25, abs=NEAR)
     # What breaks is the posterior that lets the behaviour cancel; with the behaviour kept in it, the identity holds.
     rng = np.random.default_rng(episodes)
     for _ in range(5):
         prompt = oracle.draw_prompt(rng, episodes - 1, 2)
-        joint = oracle.corpus_law(episodes, behaviour)[0][prompt]
+        joint = corpus_law(oracle, episodes, behaviour)[0][prompt]
         assert np.abs(oracle.bail(prompt, behaviour) - joint.sum(axis=0) / joint.sum()).max() <= NEAR
 
 

@@ -15,8 +15,6 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from hypothesis import given, settings, strategies as st
-from oracle import Oracle, arrays_of
-from strategies import LAYOUTS, families, seeds
 
 import bayespar as bp
 from bayespar.enumeration import enumerate_leaves
@@ -24,6 +22,9 @@ from bayespar.evidence import log_evidence, prefix_log_evidence
 from bayespar.planning.bail import BailPlanner
 from bayespar.planning.histories import enumerate_histories
 from bayespar.planning.value import policy_value
+from bayespar.testing.oracle import Oracle, as_prompt
+from bayespar.testing.strategies import families, seeds
+from bayespar.testing.worlds import LAYOUTS
 
 Z, S, G, O, H, W = 2, 3, 2, 2, 3, 2
 
@@ -403,7 +404,7 @@ def test_prompts_survive_words_and_json(world, seed, data):
     )
     rng = np.random.default_rng(seed)
     past, w, o, g = oracle.draw_prompt(rng, int(rng.integers(3)), int(rng.integers(oracle.H + 1)))
-    prompt = bp.Prompt(**arrays_of((past, w, o, g)))
+    prompt = as_prompt((past, w, o, g))
     for again in (
         bp.Prompt.from_text(prompt.to_text(f), f),
         bp.Prompt.from_json(prompt.to_json(f), f),

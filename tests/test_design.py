@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from oracle import Oracle
 from scipy.optimize import linprog
-from strategies import SMALL_LAYOUTS, Layout, families, random_family, random_rows, seeds
 
 import bayespar as bp
 from bayespar.planning.classes import EQUAL, likelihood_distance
@@ -23,6 +21,9 @@ from bayespar.planning.histories import enumerate_histories
 from bayespar.planning.information import GraphPolicy, graph_table, information_graph
 from bayespar.planning.planner import FunctionPlanner, UniformPolicy
 from bayespar.planning.value import policy_table, policy_value
+from bayespar.testing.oracle import Oracle, eta as listed_eta, hellinger as listed_hellinger
+from bayespar.testing.strategies import families, seeds
+from bayespar.testing.worlds import SMALL_LAYOUTS, Layout, random_family, random_rows
 
 EXACT = 1e-12
 
@@ -237,7 +238,7 @@ def test_flows_are_sums_over_histories(index):
             assert flows[w][h].sum() == pytest.approx(1, abs=EXACT)
         best = graph_experts(graph).value
         game = Game(graph, best)
-        apart = oracle.hellinger(acts)
+        apart = listed_hellinger(oracle, acts)
         assert game.information(flows) == pytest.approx(apart[tuple(game.pairs)], abs=EXACT)
         values = oracle.policy_value(acts)
         assert game.loss(flows) == pytest.approx((best - values) @ oracle.instruction_prior, abs=EXACT)
@@ -476,7 +477,7 @@ def best_eta_of_mixtures(oracle: Oracle) -> float:
     columns = []
     for choices in itertools.product(range(oracle.G), repeat=len(heard)):
         chosen = dict(zip(heard, choices, strict=True))
-        apart = oracle.hellinger(lambda w, o, g, chosen=chosen: np.eye(oracle.G)[chosen[o]])
+        apart = listed_hellinger(oracle, lambda w, o, g, chosen=chosen: np.eye(oracle.G)[chosen[o]])
         columns.append(apart[np.triu_indices(oracle.Z, 1)])
     table = np.array(columns).T
     solved = linprog(
@@ -503,7 +504,7 @@ def test_no_policy_has_a_larger_eta(family, seed):
     assert design.eta == (0.0 if design.classes.merged else design.eta_classes)
     family = design.classes.family
     oracle, histories = Oracle(family), enumerate_histories(family)
-    assert oracle.eta(walk(design.policy)) == pytest.approx(design.eta_classes, abs=EXACT)
+    assert listed_eta(oracle, walk(design.policy)) == pytest.approx(design.eta_classes, abs=EXACT)
     if oracle.Z > 1 and oracle.H > 1:
         assert design.eta_classes == pytest.approx(best_eta(oracle), abs=1e-7)
     G = oracle.G
@@ -543,7 +544,7 @@ def test_the_best_eta_is_that_of_the_linear_program_over_histories(index):
     assert design.eta == pytest.approx(best_eta(Oracle(family)), abs=1e-9)
     assert bp.eta(family, design.policy) == pytest.approx(design.eta, abs=EXACT)
     first, second = (family.tasks.index(name) for name in design.hardest_pair)
-    assert Oracle(family).hellinger(walk(design.policy))[first, second] == pytest.approx(design.eta, abs=EXACT)
+    assert listed_hellinger(Oracle(family), walk(design.policy))[first, second] == pytest.approx(design.eta, abs=EXACT)
     assert design.loss is design.ratio is design.ratio_lower is None
 
 
@@ -561,7 +562,7 @@ def test_deterministic_policies_can_be_strictly_worse():
     # After the blank first observation, one press in three at random; the sign says nothing.
     assert walk(design.policy)(0, (0,), ()) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0], abs=1e-9)
     for g in range(4):
-        assert oracle.eta(lambda w, o, past, g=g: np.eye(4)[g]) == 0
+        assert listed_eta(oracle, lambda w, o, past, g=g: np.eye(4)[g]) == 0
 
 
 def test_one_word_opens_the_lock_or_tells_that_it_is_the_other():
@@ -655,13 +656,13 @@ def test_the_least_loss_per_information_is_that_of_the_linear_program_over_histo
     assert design.ratio_lower == pytest.approx(ratio, abs=1e-8 * max(1, ratio))
     best = oracle.expert_value()
     acts = walk(design.policy)
-    assert oracle.eta(acts) == pytest.approx(design.eta, abs=EXACT)
+    assert listed_eta(oracle, acts) == pytest.approx(design.eta, abs=EXACT)
     lost = ((best - oracle.policy_value(acts)) @ oracle.instruction_prior).max()
     assert design.loss == pytest.approx(lost, abs=EXACT)
     uniform = np.full(oracle.G, 1 / oracle.G)
     for policy in (lambda w, o, g: uniform, *(random_policy(oracle, rng) for _ in range(3))):
         lost = ((best - oracle.policy_value(policy)) @ oracle.instruction_prior).max()
-        assert lost >= design.ratio_lower * oracle.eta(policy) - 1e-10
+        assert lost >= design.ratio_lower * listed_eta(oracle, policy) - 1e-10
 
 
 def test_the_lock_is_explored_at_half_the_price():

@@ -8,8 +8,6 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import Oracle
-from strategies import Layout, random_family, random_rows
 
 import bayespar as bp
 from bayespar.planning.exploration import (
@@ -27,6 +25,8 @@ from bayespar.planning.exploration import (
 from bayespar.planning.hellinger import hellinger
 from bayespar.planning.histories import enumerate_histories
 from bayespar.statistics import MeanConfidence
+from bayespar.testing.oracle import Oracle, eta as listed_eta, hellinger as listed_hellinger
+from bayespar.testing.worlds import Layout, random_family, random_rows
 
 ALPHA = 1e-5  # of each statistical test here; keys are fixed, so they either pass or fail for ever
 
@@ -275,7 +275,7 @@ def test_policies_that_depend_on_the_instruction_count_by_its_prior():
     oracle = Oracle(family)
     rows = np.array([[0.9, 0.1], [0.05, 0.95]])
     policy = (lambda w, key: (), lambda s, observed: (s, jnp.asarray(rows)[observed.instruction]))
-    exact = oracle.eta(lambda w, o, g: rows[w])
+    exact = listed_eta(oracle, lambda w, o, g: rows[w])
     assert bp.eta(family, policy) == pytest.approx(exact, abs=1e-12)
     assert bp.estimate_eta(family, policy, draws=2048, key=1).contains(exact)
 
@@ -288,7 +288,7 @@ def test_eta_is_a_mean_under_the_mixture_of_two_tasks():
     def policy(w, observations, subgoals):
         return table.setdefault((observations, subgoals), random_rows(rng, (1, 2))[0])
 
-    exact = oracle.hellinger(policy)
+    exact = listed_hellinger(oracle, policy)
     mean = np.zeros((3, 3))
     for o, g in oracle.histories(3):
         chance = policy(0, o[:1], ())[g[0]] * policy(0, o[:2], g[:1])[g[1]]

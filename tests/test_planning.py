@@ -9,14 +9,15 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from oracle import Oracle, arrays_of
-from strategies import LAYOUTS, families, seeds
 
 import bayespar as bp
 from bayespar.planning.bail import BailPlanner, bail_table, expert_table
 from bayespar.planning.expert import AlphaExperts, HistoryExperts, StateExperts
 from bayespar.planning.histories import enumerate_histories
 from bayespar.planning.value import policy_value, table_value
+from bayespar.testing.oracle import Oracle, as_prompt
+from bayespar.testing.strategies import families, seeds
+from bayespar.testing.worlds import LAYOUTS
 
 EXACT = 1e-10
 
@@ -264,4 +265,4 @@ def test_prompts_reach_the_expert_of_their_own_history():
         prompt = oracle.draw_prompt(rng, 0, int(rng.integers(1, 3)))
         _, w, o, g = prompt
         expected = np.eye(3)[oracle.expert(0, w, o, g)]
-        assert bp.bail(family, bp.Prompt(**arrays_of(prompt)), experts=experts).tolist() == expected.tolist()
+        assert bp.bail(family, as_prompt(prompt), experts=experts).tolist() == expected.tolist()

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import Oracle, arrays_of
 
 import bayespar as bp
 from bayespar.planning.bail import BailPlanner, bail_table
@@ -18,6 +17,7 @@ from bayespar.planning.expert import HistoryExperts
 from bayespar.planning.histories import enumerate_histories
 from bayespar.planning.value import policy_value, table_value
 from bayespar.statistics import MeanConfidence
+from bayespar.testing.oracle import Oracle, as_prompt, corpus_law
 
 ALPHA = 1e-5  # of each statistical test here; keys are fixed, so they either pass or fail for ever
 
@@ -421,7 +421,7 @@ def test_corpus_is_drawn_from_the_law_that_it_reports():
         a = (1 + o[-1] + 2 * (bool(g) and g[-1] == 1) + w + carried + sum(o[:-1])) / 12
         return [a, 1 - a]
 
-    law, _ = oracle.corpus_law(1, behaviour)
+    law, _ = corpus_law(oracle, 1, behaviour)
     deep = {pt: rows for pt, rows in law.items() if len(pt[2]) == 2}
     counts = {(pt, g): 0 for pt in deep for g in range(2)}
     for b in range(2000):
@@ -448,7 +448,7 @@ def test_labels_never_leak():
 
     c = bp.sample_corpus(family, 2, 1, watch, key=1, experts=experts)
     for b, n, h in itertools.product(range(2), range(1), range(2)):
-        assert bp.Prompt(**arrays_of(corpus_prompt(c, b, n, h))).to_dict(family) in seen
+        assert as_prompt(corpus_prompt(c, b, n, h)).to_dict(family) in seen
     assert not any("label" in name for name in vars(bp.Prompt()))
     # With uniform behaviour, the executed subgoal agrees with the label by chance only.
     c = bp.sample_corpus(family, 1000, 2, key=2, experts=experts)

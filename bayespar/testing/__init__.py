@@ -3,6 +3,7 @@
 from .case import Case as Case, Estimator as Estimator
 from .check import Equation as Equation, ExactCheck as ExactCheck, StatisticalCheck as StatisticalCheck
 from .checks import EXACT as EXACT, STATISTICAL as STATISTICAL
+from .checks.regret import Loop as Loop
 from .checks.simulation import Joint as Joint
 from .oracle import ExactOracle as ExactOracle, Oracle as Oracle
 from .result import Report as Report, Result as Result

@@ -34,7 +34,7 @@ class Equation(NamedTuple):
             return float(np.where(found == expected, 0.0, np.abs(found - expected)).max(initial=0.0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExactCheck:
     """A property that a right function has in every case, to rounding.
 
@@ -58,19 +58,22 @@ class ExactCheck:
         return documentation(self.equations)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StatisticalCheck:
     """A property of averages: statistics in [-1, 1] whose mean is 0 if the function is right.
 
     Attributes:
         name: as shown.
         roles: the roles that it applies to.
-        statistics: ``(function, world, rng, count) -> [count, K]`` independent draws; its docstring says what it catches.
+        statistics: ``(function, world, rng, count) -> [count, K]``, independent draws; its docstring says what it
+            catches.
+        one_sided: a mean below 0 is right too.
     """
 
     name: str
     roles: tuple[str, ...]
     statistics: Callable[..., np.ndarray]
+    one_sided: bool = False
 
     @property
     def documentation(self) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Int
 
 from ..history import Prompt
-from ..planning.bail import bail
+from ..planning.bail import expert_actions
 from ..planning.expert import Experts, solve_experts
+from ..posterior.exact import prompt_log_evidence
 from ..world import Family
 
 
@@ -46,10 +46,13 @@ class Simulation:
         """What the expert of ``task`` does at the end of ``prompt``."""
         key = task, prompt.current_instruction, tuple(prompt.current_observations), tuple(prompt.current_subgoals)
         if key not in self._labels:
-            certain = eqx.tree_at(lambda f: f.task_prior, self.family, np.eye(self.family.num_tasks)[task])
             now = Prompt(None, None, None, prompt.current_observations, prompt.current_subgoals, key[1])
-            self._labels[key] = int(np.argmax(bail(certain, now, experts=self._experts)))
+            self._labels[key] = int(expert_actions(self.family, self._experts, now)[task])
         return self._labels[key]
+
+    def log_evidence(self, prompt: Prompt) -> np.ndarray:
+        """log L_z(pt) of every task, nats, [Z]."""
+        return np.asarray(prompt_log_evidence(self.family, prompt), np.float64)
 
     def prompts(self, rng: np.random.Generator, count: int, *, episodes: int, decision: bool = False) -> Draws:
         """Draw ``count`` tasks and prompts with 0..``episodes`` finished episodes and 0..H current observations.

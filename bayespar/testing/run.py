@@ -8,6 +8,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 
 from ..program import Program, as_family
 from ..theory.verdict import Verdict
@@ -15,16 +16,18 @@ from ..world import Family
 from .case import ROLES, AnswerError, Case, Estimator
 from .check import Equation, ExactCheck, StatisticalCheck
 from .checks import EXACT, STATISTICAL
+from .checks.regret import Loop
+from .checks.simulation import Joint
 from .draws import Simulation
 from .result import Report, Result
 from .sequential import Sequential, sequential_test
 from .strategies import families, prompts
 from .worlds import LAYOUTS, large_family
 
-EXAMPLES = 40
+EXAMPLES = 60
 TOLERANCE = 1e-10
 LARGEST_ENUMERATED = 10**5  # histories of an episode up to which experts are enumerated
-_SPECIAL = ({}, {}, {"ties": True}, {"duplicated_tasks": True}, {"unreachable_states": True})
+_SPECIAL = ({}, {}, {}, {"ties": True}, {"duplicated_tasks": True}, {"unreachable_states": True})
 
 
 def run_checks(
@@ -35,7 +38,8 @@ def run_checks(
     planner: Callable[..., Any] | None = None,
     log_evidence: Callable[..., Any] | None = None,
     sampler: Callable[..., Any] | None = None,
-    kernel: Any = None,
+    kernel: Joint | None = None,
+    loop: Loop | None = None,
     family: Family | Program | None = None,
     checks: Sequence[str] | None = None,
     examples: int = EXAMPLES,
@@ -55,7 +59,8 @@ def run_checks(
         planner: ``f(family, prompt) -> [G]``, BAIL.
         log_evidence: ``f(family, observations [N, H], subgoals [N, H-1]) -> [Z, N]``, nats.
         sampler: ``f(family, prompt, draws, key=int) -> [draws]``, task indices drawn from the posterior.
-        kernel: a :class:`bayespar.testing.Joint`.
+        kernel: a :class:`bayespar.testing.Joint`: a joint law and an MCMC kernel.
+        loop: a :class:`bayespar.testing.Loop`: a planner acting online, and a bound on its regret.
         family: the only world that the functions know; by default they are called with many. Checks that call them
             with another world do not apply then.
         checks: names of checks; all that apply by default.
@@ -75,7 +80,7 @@ def run_checks(
     """
     given = {
         "posterior": posterior, "state_posterior": state_posterior, "next_observation": next_observation,
-        "planner": planner, "log_evidence": log_evidence, "sampler": sampler, "kernel": kernel,
+        "planner": planner, "log_evidence": log_evidence, "sampler": sampler, "kernel": kernel, "loop": loop,
     }  # fmt: skip
     given = {role: function for role, function in given.items() if function is not None}
     if not given:
@@ -145,68 +150,97 @@ def run_exact(
     examples: int = EXAMPLES,
     tolerance: float = TOLERANCE,
     key: int = 0,
-    shrink: bool = True,
+    given: Sequence[Case] | None = None,
 ) -> Result:
-    """One exact check on one function; arguments as in :func:`run_checks`."""
+    """One exact check on one function; arguments as in :func:`run_checks`.
+
+    Args:
+        given: try these cases, in order, instead of drawing some; nothing is shrunk then.
+    """
     reason = _why_not(check, f.role, family)
     if reason:
         return Result(check.name, f.role, Verdict.NOT_APPLICABLE, reason)
+    given = check.draw["fixed"]() if given is None and "fixed" in check.draw else given
     tried = 0
-    first: list[Violated] = []
+    last: Violated | None = None
 
     def attempt(case: Case) -> None:
-        nonlocal tried
-        tried += not first
+        nonlocal tried, last
+        tried += last is None
         found = violation(check, f, case, tolerance)
         if found is not None:
-            first.append(found)
+            last = found
             raise found
 
     try:
-        if "fixed" in check.draw:
-            for case in check.draw["fixed"]():
-                attempt(case)
+        if given is None:
+            _explore(cases(check, f.role, family), attempt, examples=examples, key=key, shrink=True)
         else:
-            phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrink else [])]
-            settings = hypothesis.settings(
-                max_examples=examples,
-                deadline=None,
-                database=None,
-                derandomize=False,
-                phases=phases,
-                report_multiple_bugs=False,
-                verbosity=hypothesis.Verbosity.quiet,
-                suppress_health_check=list(hypothesis.HealthCheck),
-            )
-            hypothesis.seed(key)(settings(hypothesis.given(cases(check, f.role, family))(attempt)))()
+            for case in given:
+                attempt(case)
     except Violated as found:
         return _refuted(check, f, found, tried, tolerance)
-    except hypothesis.errors.Flaky:
-        return _refuted(check, f, first[-1], tried, tolerance, flaky=True)
-    return Result(check.name, f.role, Verdict.SUPPORTED, f"{check.documentation['property']}", tried)
+    except Flaky:
+        assert last is not None
+        return _refuted(check, f, last, tried, tolerance, flaky=True)
+    return Result(check.name, f.role, Verdict.SUPPORTED, check.documentation["property"], tried)
+
+
+def collect(check: ExactCheck, role: str, *, examples: int = EXAMPLES, key: int = 0) -> list[Case]:
+    """The cases that :func:`run_exact` tries on a function that passes."""
+    if "fixed" in check.draw:
+        return check.draw["fixed"]()
+    found: list[Case] = []
+
+    def keep(case: Case) -> None:
+        found.append(case)
+
+    _explore(cases(check, role), keep, examples=examples, key=key, shrink=False)
+    return found
+
+
+def _explore(
+    strategy: st.SearchStrategy[Case], attempt: Callable[[Case], None], *, examples: int, key: int, shrink: bool
+) -> None:
+    """Call ``attempt`` with cases that hypothesis draws."""
+    phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrink else [])]
+    settings = hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        phases=phases,
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+        suppress_health_check=list(hypothesis.HealthCheck),  # pyright: ignore[reportArgumentType]
+    )
+    hypothesis.seed(key)(settings(hypothesis.given(strategy)(attempt)))()
 
 
 @st.composite
-def cases(draw: st.DrawFn, check: ExactCheck, role: str, family: Family | None = None) -> Case:
+def cases(draw: Any, check: ExactCheck, role: str, family: Family | None = None) -> Case:
     """Cases of an exact check: tiny worlds of every special kind, and prompts that the role and the check can use."""
     options = dict(check.draw)
     impossible = not options.get("possible", True)
-    if family is None:
+    world: Any = family
+    if world is None:
         layouts = [layout for layout in LAYOUTS if layout.W > 1 or "instructions" not in options]
-        family = draw(families(layouts, deterministic=impossible, **draw(st.sampled_from(_SPECIAL))))
+        special = draw(st.sampled_from(_SPECIAL))
+        world = draw(families(layouts, zeros=draw(st.booleans()), deterministic=impossible, **special))
     decision = role in ("planner", "next_observation") or options.get("decision", False)
-    steps = range(1, family.horizon) if decision else range(family.horizon + 1)
+    # Longer histories twice, because there is more in them that may go wrong.
+    steps = [*range(1, world.horizon), *range(2, world.horizon)] if decision else range(world.horizon + 1)
     least = max(options.get("least_episodes", 0), int(role == "log_evidence"))
     prompt = draw(
         prompts(
-            family,
+            world,
             episodes=max(options.get("episodes", 2), least),
             least_episodes=least,
             steps=[0] if role == "log_evidence" else list(steps),
             possible=not impossible,
         )
     )
-    return Case(family, prompt, draw(st.integers(0, 11)))
+    return Case(world, prompt, draw(st.integers(0, 11)))
 
 
 def _why_not(check: ExactCheck, role: str, family: Family | None) -> str:
@@ -217,9 +251,8 @@ def _why_not(check: ExactCheck, role: str, family: Family | None) -> str:
         return f"{check.name} calls the function with another world"
     if "instructions" in check.draw and family.num_instructions == 1:
         return "there is one instruction"
-    if role in ("planner", "next_observation") or check.draw.get("decision"):
-        if family.horizon == 1:
-            return "the horizon is 1: there is no decision"
+    if (role in ("planner", "next_observation") or check.draw.get("decision")) and family.horizon == 1:
+        return "the horizon is 1: there is no decision"
     histories = (family.num_subgoals * family.num_observations) ** family.horizon
     if role == "planner" and check.name in ("agreement", "log-loss") and histories > LARGEST_ENUMERATED:
         return f"{histories:,} histories are too many to enumerate experts on"
@@ -274,6 +307,7 @@ def run_statistical(
             lambda count: check.statistics(subject, world, rng, count),
             alpha=alpha,
             resolution=resolution,
+            one_sided=check.one_sided,
             budget=budget,
             progress=None if progress is None else lambda done, limit: progress(check.name, done, limit),
         )
@@ -285,10 +319,12 @@ def run_statistical(
 
 def _said(check: StatisticalCheck, role: str, test: Sequential) -> str:
     plan = test.plan
-    worst = int(np.argmax(np.abs(test.means) - test.half_widths))
+    away = test.means if check.one_sided else np.abs(test.means)
+    worst = int(np.argmax(away - test.half_widths))
+    claim = "at most 0" if check.one_sided else "0"
     return (
         f"{role}: the {check.name} check is {test.verdict}. {check.documentation['property']}\n\n"
-        f"  statistic {worst} of {plan.statistics} should have mean 0; over {test.draws:,} draws it has "
+        f"  statistic {worst} of {plan.statistics} should have mean {claim}; over {test.draws:,} draws it has "
         f"{test.means[worst]:+.4f} (interval ±{test.half_widths[worst]:.4f})\n"
         f"  e-value against all means being 0: {test.e_value:.3g}; refuted at {1 / plan.alpha:,.0f}, so that a right "
         f"function is refuted with probability at most {plan.alpha:g}\n"

@@ -24,13 +24,12 @@ class Plan:
         resolution: the smallest mean, in units of the statistics' range [-1, 1], that must not be missed: a function
             with a statistic whose mean is at least this far from 0 is refuted with probability ``power``, and supported
             with probability at most alpha.
-        power: see there; 1 - alpha, by the width that the budget buys.
-        budget: the most draws.
+        statistics: K, how many means are tested together.
     """
 
-    alpha: float = 1e-3
-    resolution: float = 0.1
-    statistics: int = 1
+    alpha: float
+    resolution: float
+    statistics: int
 
     @property
     def power(self) -> float:
@@ -75,14 +74,16 @@ def sequential_test(
     *,
     alpha: float = 1e-3,
     resolution: float = 0.1,
+    one_sided: bool = False,
     budget: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sequential:
-    """Test that statistics in [-1, 1] have mean 0, all K of them.
+    """Test that statistics in [-1, 1] have mean 0 (or, one-sided, at most 0), all K of them.
 
     Args:
         draw: ``draw(n)`` gives n independent draws of the K statistics, [n, K].
         alpha, resolution: see :class:`Plan`.
+        one_sided: only a mean above 0 is wrong; ``supported`` then means that every interval lies at or below 0.
         budget: the most draws; what the resolution needs by default. A smaller one may end inconclusive.
         progress: called with the draws so far and the budget.
 
@@ -94,12 +95,12 @@ def sequential_test(
     means = [MeanConfidence(-1.0, 1.0, alpha / plan.statistics, plan=limit) for _ in range(plan.statistics)]
     while True:
         intervals = [m.update(column) for m, column in zip(means, batch.T, strict=True)]
-        logs = np.array([m.log_e_value(0.0) for m in means])
+        logs = np.array([m.log_e_value(0.0, above=one_sided) for m in means])
         e_value = float(np.exp(min(np.logaddexp.reduce(logs) - math.log(len(logs)), 700.0)))
         verdict = Verdict.INCONCLUSIVE
         if e_value >= 1 / alpha:
             verdict = Verdict.REFUTED
-        elif all(-resolution <= i.low and i.high <= resolution for i in intervals):
+        elif all(i.high <= 0 if one_sided else max(-i.low, i.high) <= resolution for i in intervals):
             verdict = Verdict.SUPPORTED
         done = intervals[0].count
         if progress is not None:

@@ -19,6 +19,7 @@ import numpyro.distributions as dist
 from hypothesis import assume, strategies as st
 from jaxtyping import Float
 
+from ..arrays import is_traced
 from ..history import Prompt
 from ..literal import call, nested, number
 from ..world import Family, Sparse, World
@@ -29,7 +30,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def simplexes(
-    draw: st.DrawFn, size: int, shape: tuple[int, ...] = (), *, zeros: bool = True, one_hot: bool = False
+    draw: Any, size: int, shape: tuple[int, ...] = (), *, zeros: bool = True, one_hot: bool = False
 ) -> Float[np.ndarray, "*shape size"]:
     """Distributions over ``size`` outcomes, [*shape, size], of small integers.
 
@@ -51,7 +52,7 @@ def simplexes(
 
 @st.composite
 def families(
-    draw: st.DrawFn,
+    draw: Any,
     layouts: Sequence[Layout] = LAYOUTS,
     *,
     zeros: bool = True,
@@ -65,7 +66,7 @@ def families(
     Args:
         draw: given by hypothesis.
         layouts: sizes to choose from; shrinks towards the first.
-        zeros: allow zero probabilities, in the prior too.
+        zeros: allow zero probabilities; in a quarter of the worlds, in the prior too.
         deterministic: every row of every kernel is one-hot, so that most prompts are impossible.
         ties: the last subgoal does what the first does, so that experts are always indifferent between the two.
         duplicated_tasks: the last task is a copy of the first (another prior apart).
@@ -94,8 +95,9 @@ def families(
         for array in (*kernel, initial, emission):
             array[-1] = array[0]
     tenths = draw(st.lists(st.integers(0, 10), min_size=size.H * size.O * size.W, max_size=size.H * size.O * size.W))
+    prior = draw(simplexes(size.Z, zeros=zeros and draw(st.integers(0, 3)) == 3))
     return Family(
-        draw(simplexes(size.Z, zeros=zeros)),
+        prior,
         initial,
         Sparse(*kernel) if size.sparse else kernel[0],
         emission,
@@ -107,7 +109,7 @@ def families(
 
 @st.composite
 def prompts(
-    draw: st.DrawFn,
+    draw: Any,
     family: Family,
     *,
     episodes: int = 2,
@@ -128,10 +130,10 @@ def prompts(
     """
     kernel = family.dense_transition()
 
-    def pick(row: np.ndarray) -> int:
+    def pick(row: Any) -> int:
         return draw(st.sampled_from(np.flatnonzero(row > 0).tolist()))
 
-    def part(array: np.ndarray, task: int) -> np.ndarray:
+    def part(array: Any, task: int) -> Any:
         return array[min(task, len(array) - 1)]
 
     def episode(task: int, length: int) -> tuple[list[int], list[int]]:
@@ -214,7 +216,7 @@ class TablePolicy:
 
 
 @st.composite
-def policies(draw: st.DrawFn, family: Family, *, zeros: bool = True) -> TablePolicy:
+def policies(draw: Any, family: Family, *, zeros: bool = True) -> TablePolicy:
     """Policies for ``family``: callables from a prompt to probabilities [G], which ``bp.as_planner`` takes."""
     shape = (family.num_instructions, family.horizon - 1, family.num_observations)
     return TablePolicy(draw(simplexes(family.num_subgoals, shape, zeros=zeros)))
@@ -236,13 +238,14 @@ class TabularProgram:
         task: Any = 0
         for name, probabilities in self.sites.items():
             # Probabilities as they are: numpyro's own check of a simplex is a tolerance in float32.
-            value = numpyro.sample(name, dist.Categorical(np.asarray(probabilities), validate_args=False))
+            law: Any = dist.Categorical(np.asarray(probabilities), validate_args=False)
+            value = numpyro.sample(name, law)
             task = task * len(probabilities) + value
         f = self.family
 
         def pick(array: Any) -> Any:
             # A numpyro handler may pass a traced value, which indexes jax arrays only.
-            array = jax.numpy.asarray(array) if isinstance(task, jax.core.Tracer) else array
+            array = jax.numpy.asarray(array) if is_traced(task) else array
             return array[0 if len(array) == 1 else task]
 
         return World(
@@ -260,7 +263,7 @@ class TabularProgram:
 
 
 @st.composite
-def programs(draw: st.DrawFn, *, zeros: bool = True) -> TabularProgram:
+def programs(draw: Any, *, zeros: bool = True) -> TabularProgram:
     """Finite programs of one or two sites, of two or three tasks in all."""
     sizes = draw(st.sampled_from([{"room": 2}, {"room": 3}, {"room": 1, "mode": 2}]))
     tasks = math.prod(sizes.values())

@@ -4,6 +4,7 @@ from ..check import ExactCheck, StatisticalCheck
 from .agreement import agreement, long_cases, long_prompts, refusal
 from .identities import distribution, history_split, log_loss, normalised, ratio, tower
 from .invariances import blank_step, duplicated_task, instruction_order, state_order, task_order
+from .regret import regret
 from .simulation import calibration, geweke, labels, martingale, ranks
 
 _POINTWISE = ("posterior", "state_posterior", "next_observation", "planner", "log_evidence")
@@ -34,5 +35,6 @@ STATISTICAL = (
     StatisticalCheck("labels", ("planner",), labels),
     StatisticalCheck("ranks", ("sampler",), ranks),
     StatisticalCheck("geweke", ("kernel",), geweke),
+    StatisticalCheck("regret", ("loop",), regret, one_sided=True),
 )
 """Checks by simulation."""

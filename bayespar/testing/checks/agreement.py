@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -69,19 +70,25 @@ def long_prompts(f: Estimator, case: Case) -> Iterator[Equation]:
 
 
 def long_cases() -> list[Case]:
-    """Prompts whose likelihood is far below the smallest float64, although the posterior is nowhere near 0 or 1."""
-    noisy = Family([1 / 4, 3 / 4], [1, 0], np.eye(2)[None], [[[3 / 5, 2 / 5]] * 2, [[2 / 5, 3 / 5]] * 2],
-                   np.zeros((3, 2)), horizon=3)  # fmt: skip
+    """Prompts far less likely than the smallest float64, although little is certain after them."""
+
+    def world(prior: Any, initial: Any, transition: Any, emission: Any, horizon: int) -> Family:
+        return Family(prior, initial, transition, emission, np.zeros((horizon, 2)), horizon=horizon)
+
+    def once(observations: Any) -> Prompt:
+        return Prompt(np.array([observations]), np.arange(len(observations) - 1)[None] % 2)
+
+    stay = [[[1, 0], [0, 1]]] * 2
+    noisy = world([1 / 4, 3 / 4], [1, 0], stay, [[[3 / 5, 2 / 5]] * 2, [[2 / 5, 3 / 5]] * 2], 3)
     balanced = np.tile([[0, 0, 1], [1, 1, 0]], (300, 1))
-    many = Prompt(balanced, np.zeros((600, 2), int))
-    steps = 500
-    slow = Family(
-        [1 / 2, 1 / 2],
-        [1, 0],
-        [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]]] * 2],
-        [[1 / 100, 99 / 100], [1 / 50, 49 / 50]],
-        np.zeros((steps, 2)),
-        horizon=steps,
+    lazy = [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]]] * 2]
+    rare = world([1 / 2, 1 / 2], [1, 0], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
+    # The first half of an episode all but rules out one hidden state, and the second half brings it back.
+    sure = world(
+        [1 - 1e-12, 1e-12], [1 / 2, 1 / 2], stay, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]], [[1 / 2, 1 / 2]] * 2], 60
     )
-    once = np.zeros((1, steps), int)
-    return [Case(noisy, many), Case(slow, Prompt(once, np.arange(steps - 1)[None] % 2))]
+    return [
+        Case(noisy, Prompt(balanced, np.zeros((600, 2), int))),
+        Case(rare, once([0] * 300)),
+        Case(sure, once([0] * 30 + [1] * 30)),
+    ]

@@ -51,7 +51,7 @@ def normalised(f: Estimator, case: Case) -> Iterator[Equation]:
 def history_split(f: Estimator, case: Case) -> Iterator[Equation]:
     """The chain rule: an answer given the past is the answer without it, under the posterior of the past as prior.
 
-    Catches: a prior that is dropped, squared or counted once an episode, forgetting, episodes left out or counted twice.
+    Catches: a prior that is dropped, squared or counted once an episode, forgetting, episodes left out.
     Blind to: anything wrong within an episode; a function that ignores all evidence and repeats the prior.
     Cost: two calls, and a third (for other roles than the posterior's, a posterior by enumeration).
     """

@@ -1,4 +1,4 @@
-"""Checks by simulation: of large worlds, where nothing can be enumerated, and of functions that are random themselves."""
+"""Checks by simulation: of worlds too large for enumeration, and of functions that are random themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ...posterior.exact import prompt_log_evidence
 from ..case import Case, Estimator
 from ..draws import Simulation
 
@@ -85,9 +84,10 @@ def ranks(
 ) -> Float[np.ndarray, "n 6"]:
     """Simulation-based calibration: the true task's rank among posterior draws is uniform.
 
-    Ranked are the task's index, and its log-likelihood log L_z(pt), which sees what the index cannot; ties are broken at
-    random. The statistics are 1{rank <= r} - (r+1)/(draws+1) at three ranks. Source: Talts et al. (2018), "Validating
-    Bayesian inference algorithms with simulation-based calibration"; Modrak et al. (2023) for the second quantity.
+    Ranked are the task's index, and its log-likelihood log L_z(pt), which sees what the index cannot; ties are broken
+    at random. The statistics are 1{rank <= r} - (r+1)/(draws+1) at three ranks. Source: Talts et al. (2018),
+    "Validating Bayesian inference algorithms with simulation-based calibration"; Modrak et al. (2023) for the second
+    quantity.
 
     Catches: draws from a posterior that is too wide, too narrow, shifted, or made of the prior alone.
     Blind to: draws given less evidence than there is, unless the likelihood tells; dependence between draws looks like
@@ -100,9 +100,8 @@ def ranks(
     rows = []
     for z, prompt in zip(tasks, prompts, strict=True):
         drawn = np.asarray(sampler(family, prompt, draws, key=int(rng.integers(2**31))), int)
-        likelihood = np.asarray(prompt_log_evidence(family, prompt), np.float64)
         row = []
-        for quantity in (np.arange(family.num_tasks), likelihood):
+        for quantity in (np.arange(family.num_tasks), world.log_evidence(prompt)):
             below, equal = (quantity[drawn] < quantity[z]).sum(), (quantity[drawn] == quantity[z]).sum()
             rank = below + rng.integers(0, equal + 1)
             row += ((rank <= cuts) - (cuts + 1) / (draws + 1)).tolist()

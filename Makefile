@@ -5,13 +5,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 UV ?= uv
 
-.PHONY: verify verify-full test smoke lint bench peers notebooks lock clean
+.PHONY: verify verify-full mutants false-alarms fuzz test smoke lint bench peers notebooks lock clean
 
 verify: $(VENV)/run.stamp
 	$(BIN)/bayespar verify --out report
 
-verify-full: $(VENV)/run.stamp
+verify-full: $(VENV)/dev.stamp
 	$(BIN)/bayespar verify --profile full --out report
+	$(MAKE) mutants false-alarms fuzz
+
+# Which check kills which mutant; writes the page.
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python -m bayespar.testing.matrix --out docs/mutants.md
+
+# How often the statistical checks refute a right function, over 10,000 replications.
+false-alarms: $(VENV)/dev.stamp
+	$(BIN)/python -m bayespar.testing.false_alarms
+
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python tests/fuzzing.py --count 20000
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest

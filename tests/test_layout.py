@@ -89,6 +89,7 @@ def test_every_dependency_is_explained():
     extras = project["optional-dependencies"]
     for requirement in [
         *project["dependencies"],
+        *extras["testing"],
         *extras["test"],
         *extras["lint"],
         *extras["peers"],

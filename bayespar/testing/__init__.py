@@ -1,5 +1,10 @@
 """Property-test an estimator, a planner or a posterior of your own against exact Bayes."""
 
+try:
+    import hypothesis as _hypothesis  # noqa: F401
+except ImportError as _error:
+    raise ImportError("bayespar.testing needs hypothesis: pip install bayespar[testing]") from _error
+
 from .case import Case as Case, Estimator as Estimator
 from .check import Equation as Equation, ExactCheck as ExactCheck, StatisticalCheck as StatisticalCheck
 from .checks import EXACT as EXACT, STATISTICAL as STATISTICAL

@@ -42,7 +42,7 @@ class Simulation:
     def _experts(self) -> Experts:
         return solve_experts(self.family)
 
-    def label(self, task: int, prompt: Prompt) -> int:
+    def label(self, task: Any, prompt: Prompt) -> int:
         """What the expert of ``task`` does at the end of ``prompt``."""
         key = task, prompt.current_instruction, tuple(prompt.current_observations), tuple(prompt.current_subgoals)
         if key not in self._labels:
@@ -101,7 +101,7 @@ def draw_episodes(
     return instructions, observations, subgoals.astype(np.int32)
 
 
-def _pick(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _pick(rows: Any, rng: np.random.Generator) -> np.ndarray:
     """One outcome from each row of probabilities, by inversion; never one of probability 0."""
     ends = np.cumsum(np.asarray(rows, np.float64), axis=1)
     return (rng.random((len(rows), 1)) * ends[:, -1:] >= ends).sum(axis=1).astype(np.int32)

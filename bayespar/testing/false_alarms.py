@@ -1,8 +1,9 @@
-"""How often the statistical checks refute a function that is right, by replication."""
+"""How often the statistical checks refute a function that is right: ``python -m bayespar.testing.false_alarms``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ from .mutants.entries import kernel
 from .oracle import Oracle
 from .sequential import sequential_test
 
-CHEAP = ("martingale", "calibration", "labels", "ranks", "geweke")
+CHEAP = {"martingale": 10_000, "calibration": 10_000, "labels": 10_000, "ranks": 1_000, "geweke": 1_000}
+"""Checks whose draws cost microseconds on a tiny world, and how often each is replicated."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +131,28 @@ def false_alarms(
     ends = binomtest(refuted, replications).proportion_ci(0.99)
     supported = verdicts.count(Verdict.SUPPORTED)
     return FalseAlarms(check, level, replications, refuted, supported, ends.low, ends.high)
+
+
+def table(found: Sequence[FalseAlarms]) -> str:
+    """The rates as a table in Markdown."""
+    lines = [
+        "| check | level | replications | refuted | supported | rate, 99 % interval |",
+        "|---|---|---|---|---|---|",
+    ]
+    for f in found:
+        lines.append(
+            f"| {f.check} | {f.level:g} | {f.replications:,} | {f.refuted:,} | {f.supported:,} | "
+            f"{f.low:.4f} to {f.high:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print the table; 1 if a rate is above its level for sure."""
+    found = [false_alarms(check, count) for check, count in CHEAP.items()]
+    print(table(found))
+    return int(any(f.low > f.level for f in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -48,6 +48,7 @@ def run_checks(
     resolution: float = 0.1,
     budget: int | None = None,
     key: int = 0,
+    first_failure: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Check functions of yours against exact Bayes.
@@ -70,10 +71,11 @@ def run_checks(
         resolution: the smallest deviation (of a probability) that a statistical check must not miss.
         budget: the most draws of a statistical check; by default what the resolution needs.
         key: every random choice follows from it.
+        first_failure: stop at the first check that fails.
         progress: called with a check's name, the draws so far and the budget.
 
     Returns:
-        One result for each check of each function.
+        One result for each check of each function, cheapest check first.
 
     Raises:
         ValueError: no function, or no such check.
@@ -105,6 +107,8 @@ def run_checks(
                     progress=progress,
                 )  # fmt: skip
             results.append(result)
+            if first_failure and Report((result,)).failures:
+                return Report(tuple(results))
     return Report(tuple(results))
 
 
@@ -119,7 +123,8 @@ def assert_correct(**arguments: Any) -> None:
     Raises:
         AssertionError: a check was refuted, or a statistical one stayed inconclusive.
     """
-    for result in run_checks(**arguments).failures:
+    __tracebackhide__ = True  # pytest then points at the test
+    for result in run_checks(**arguments, first_failure=True).failures:
         raise AssertionError(result.detail)
 
 
@@ -160,7 +165,7 @@ def run_exact(
     reason = _why_not(check, f.role, family)
     if reason:
         return Result(check.name, f.role, Verdict.NOT_APPLICABLE, reason)
-    given = check.draw["fixed"]() if given is None and "fixed" in check.draw else given
+    given = check.draw["fixed"](f.role) if given is None and "fixed" in check.draw else given
     tried = 0
     last: Violated | None = None
 
@@ -189,7 +194,7 @@ def run_exact(
 def collect(check: ExactCheck, role: str, *, examples: int = EXAMPLES, key: int = 0) -> list[Case]:
     """The cases that :func:`run_exact` tries on a function that passes."""
     if "fixed" in check.draw:
-        return check.draw["fixed"]()
+        return check.draw["fixed"](role)
     found: list[Case] = []
 
     def keep(case: Case) -> None:

@@ -9,10 +9,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..case import Case, Estimator
+from ...history import Prompt
+from ..case import AnswerError, Case, Estimator
 from ..draws import Simulation
 
 EPISODES = 6  # finished episodes of a simulated prompt, at most
+SUM_TOLERANCE = 1e-4  # float32 is welcome here
+
+
+def chances(f: Estimator, world: Simulation, prompt: Prompt) -> Float[np.ndarray, " n"]:
+    """The answer to a prompt, if it is a distribution at all.
+
+    Raises:
+        AnswerError: it is not.
+    """
+    answer = f(Case(world.family, prompt))
+    if not (answer.min() >= 0 and abs(answer.sum() - 1) <= SUM_TOLERANCE):
+        raise AnswerError(f"the function returned {answer.tolist()}, which is no distribution")
+    return answer
 
 
 def martingale(f: Estimator, world: Simulation, rng: np.random.Generator, count: int) -> Float[np.ndarray, "n Z"]:
@@ -23,7 +37,7 @@ def martingale(f: Estimator, world: Simulation, rng: np.random.Generator, count:
     Cost: one call a draw.
     """
     _, prompts = world.prompts(rng, count, episodes=EPISODES)
-    return np.array([f(Case(world.family, prompt)) for prompt in prompts]) - world.family.task_prior
+    return np.array([chances(f, world, prompt) for prompt in prompts]) - world.family.task_prior
 
 
 def calibration(f: Estimator, world: Simulation, rng: np.random.Generator, count: int) -> Float[np.ndarray, "n K"]:
@@ -41,7 +55,7 @@ def calibration(f: Estimator, world: Simulation, rng: np.random.Generator, count
     tasks, prompts = world.prompts(rng, count, episodes=EPISODES)
     rows = []
     for z, prompt in zip(tasks, prompts, strict=True):
-        answer = f(Case(family, prompt))
+        answer = chances(f, world, prompt)
         likeliest = int(np.argmax(answer))
         claim = answer[likeliest] - (z == likeliest)
         heard, chosen = np.zeros(family.num_observations), np.zeros(family.num_subgoals)
@@ -67,7 +81,7 @@ def labels(f: Estimator, world: Simulation, rng: np.random.Generator, count: int
     tasks, prompts = world.prompts(rng, count, episodes=EPISODES, decision=True)
     rows = []
     for z, prompt in zip(tasks, prompts, strict=True):
-        answer = f(Case(family, prompt))
+        answer = chances(f, world, prompt)
         label = np.eye(family.num_subgoals)[world.label(int(z), prompt)]
         best = int(np.argmax(answer))
         heard, step = np.zeros(family.num_observations), np.zeros(family.horizon - 1)

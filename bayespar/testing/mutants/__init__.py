@@ -1,3 +1,8 @@
 """A catalogue of wrong estimators: what the checks must catch."""
 
-from .catalogue import CORRECT as CORRECT, Mutant as Mutant, catalogue as catalogue
+from .catalogue import (
+    CORRECT as CORRECT,
+    Mutant as Mutant,
+    mechanical_mutants as mechanical_mutants,
+    written_mutants as written_mutants,
+)

@@ -57,35 +57,42 @@ class Mutant:
     mutation: Mutation | None = None
 
     @property
+    def key(self) -> tuple[str, str] | None:
+        """What names a mutant made by machine for as long as its statement stands: the function, and the change."""
+        change = self.mutation
+        return None if change is None else (f"{change.module}.{change.function}", change.after)
+
+    @property
     def equivalent(self) -> str | None:
         """Why it is not wrong after all, if it is not."""
-        if self.mutation is None:
-            return None
-        return EQUIVALENT.get((self.mutation.module, self.mutation.function, self.mutation.before, self.mutation.after))
+        return None if self.key is None else EQUIVALENT.get(self.key)
 
 
-def catalogue() -> list[Mutant]:
-    """Every mutant, those written by hand first."""
-    by_hand = (
-        ("posterior", written.POSTERIORS),
-        ("planner", written.PLANNERS),
-        ("log_evidence", written.EVIDENCES),
-        ("sampler", written.SAMPLERS),
-        ("kernel", written.KERNELS),
-    )
-    found = [
-        Mutant(make.__name__, role, (make.__doc__ or "").strip().splitlines()[0], make)
-        for role, group in by_hand
+def written_mutants() -> list[Mutant]:
+    """The mutants written by hand."""
+    groups: dict[str, tuple[Any, ...]] = {
+        "posterior": written.POSTERIORS,
+        "planner": written.PLANNERS,
+        "log_evidence": written.EVIDENCES,
+        "sampler": written.SAMPLERS,
+        "kernel": written.KERNELS,
+        "loop": written.LOOPS,
+    }
+    return [
+        Mutant(make.__name__, role, (make.__doc__ or "").strip(), written.in_the_loop(make) if role == "loop" else make)
+        for role, group in groups.items()
         for make in group
     ]
-    for planner in written.LOOPS:
-        found.append(Mutant(planner.__name__, "loop", (planner.__doc__ or "").strip(), written.in_the_loop(planner)))
-    for module, functions, role, entry in _TARGETS:
-        for function in functions:
-            for m in mutations(module, function):
-                name = f"{module}.{function}#{m.number}"
-                found.append(Mutant(name, role, f"{m.before} -> {m.after}", partial(_build, entry, m), m))
-    return found
+
+
+def mechanical_mutants() -> list[Mutant]:
+    """The mutants made by machine from the source as it is."""
+    return [
+        Mutant(f"{module}.{function}#{m.number}", role, f"{m.before} -> {m.after}", partial(_build, entry, m), m)
+        for module, functions, role, entry in _TARGETS
+        for function in functions
+        for m in mutations(module, function)
+    ]
 
 
 def _build(entry: Callable[..., Any], mutation: Mutation) -> Any:

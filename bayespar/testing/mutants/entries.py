@@ -60,8 +60,16 @@ def next_observation(load: Load = installed) -> Callable[..., Any]:
 
 
 def planner(load: Load = installed) -> Callable[..., Any]:
-    """``bp.bail``."""
-    return load("planning.bail").bail
+    """``bp.bail``, with the experts of the last world kept."""
+    bail, solve = load("planning.bail").bail, load("planning.expert").solve_experts
+    kept: list[Any] = []
+
+    def decide(family: Family, prompt: Prompt) -> Any:
+        if not kept or kept[0] is not family:
+            kept[:] = family, solve(family)
+        return bail(family, prompt, experts=kept[1])
+
+    return decide
 
 
 def log_evidence(load: Load = installed) -> Callable[..., Any]:
@@ -120,7 +128,8 @@ def kernel(load: Load = installed) -> Joint:
 
 def needle() -> Family:
     """The needle of eight tasks: BAIL alone loses (K-1)/2 = 3.5 in all."""
-    return enumerate_program(partial(load_model("needle"), tasks=8))
+    program: Any = load_model("needle")
+    return enumerate_program(partial(program, tasks=8))
 
 
 def loop(load: Load = installed) -> Loop:

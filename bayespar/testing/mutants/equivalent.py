@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-EQUIVALENT: dict[tuple[str, str, str, str], str] = {}
-"""(module, function, statement before, statement after) -> why the two do the same."""
+EQUIVALENT: dict[tuple[str, str], str] = {}
+"""(module.function, the statement after the change) -> why it does the same."""

@@ -22,6 +22,7 @@ from ..case import rebuilt, with_episodes, without_current
 from ..checks.regret import Loop
 from ..checks.simulation import Joint
 from ..draws import Simulation
+from ..oracle import Integer
 from . import entries
 
 
@@ -29,7 +30,7 @@ class Impossible(Exception):
     """The prompt is impossible under every task."""
 
 
-_LAST: list[tuple[Family, np.ndarray]] = []
+_LAST: list[tuple[Family, Any]] = []
 
 
 def _dense(family: Family) -> Any:
@@ -48,21 +49,21 @@ class PlainPosterior:
         """P_Z, [Z]."""
         return family.task_prior
 
-    def start(self, family: Family, z: int) -> Any:
+    def start(self, family: Family, z: Integer) -> Any:
         """rho_z, [S]."""
         return family.initial[min(z, len(family.initial) - 1)]
 
-    def move(self, family: Family, z: int, states: np.ndarray, step: int, subgoal: int) -> Any:
+    def move(self, family: Family, z: Integer, states: np.ndarray, step: Integer, subgoal: Integer) -> Any:
         """Weights of the next state, [S]."""
         kernel = _dense(family)
         kernel = kernel[min(z, len(kernel) - 1)]
         return states @ kernel[min(step, len(kernel) - 1), subgoal]
 
-    def hear(self, family: Family, z: int, states: np.ndarray, observation: int) -> Any:
+    def hear(self, family: Family, z: Integer, states: np.ndarray, observation: Integer) -> Any:
         """Weights times the chance of the observation, [S]."""
         return states * family.emission[min(z, len(family.emission) - 1)][:, observation]
 
-    def episode(self, family: Family, z: int, observations: Any, subgoals: Any) -> float:
+    def episode(self, family: Family, z: Integer, observations: Any, subgoals: Any) -> float:
         """log L_z, nats."""
         if not len(observations):
             return 0.0
@@ -197,7 +198,7 @@ class LastObservationIgnored(PlainPosterior):
 class FirstObservationIgnored(PlainPosterior):
     """The forward pass starts from the initial law without its emission."""
 
-    def episode(self, family: Family, z: int, observations: Any, subgoals: Any) -> float:
+    def episode(self, family: Family, z: Integer, observations: Any, subgoals: Any) -> float:
         if len(subgoals) == 0:
             return 0.0
         states = self.start(family, z)
@@ -209,21 +210,21 @@ class FirstObservationIgnored(PlainPosterior):
 class StepsOffByOne(PlainPosterior):
     """The transition of the next step is used."""
 
-    def move(self, family: Family, z: int, states: np.ndarray, step: int, subgoal: int) -> Any:
+    def move(self, family: Family, z: Integer, states: np.ndarray, step: Integer, subgoal: Integer) -> Any:
         return super().move(family, z, states, step + 1, subgoal)
 
 
 class StepsBackwards(PlainPosterior):
     """Observations of an episode are read from its end."""
 
-    def episode(self, family: Family, z: int, observations: Any, subgoals: Any) -> float:
+    def episode(self, family: Family, z: Integer, observations: Any, subgoals: Any) -> float:
         return super().episode(family, z, observations[::-1], subgoals)
 
 
 class ObservationBeforeAction(PlainPosterior):
     """An observation is taken to come from the state before the subgoal acted."""
 
-    def episode(self, family: Family, z: int, observations: Any, subgoals: Any) -> float:
+    def episode(self, family: Family, z: Integer, observations: Any, subgoals: Any) -> float:
         if not len(observations):
             return 0.0
         states = self.hear(family, z, self.start(family, z), observations[0])
@@ -235,14 +236,14 @@ class ObservationBeforeAction(PlainPosterior):
 class SubgoalsShifted(PlainPosterior):
     """Each transition is conditioned on the subgoal before."""
 
-    def episode(self, family: Family, z: int, observations: Any, subgoals: Any) -> float:
+    def episode(self, family: Family, z: Integer, observations: Any, subgoals: Any) -> float:
         return super().episode(family, z, observations, np.roll(subgoals, 1))
 
 
 class SubgoalIgnored(PlainPosterior):
     """Every transition is that of the first subgoal."""
 
-    def move(self, family: Family, z: int, states: np.ndarray, step: int, subgoal: int) -> Any:
+    def move(self, family: Family, z: Integer, states: np.ndarray, step: Integer, subgoal: Integer) -> Any:
         return super().move(family, z, states, step, 0)
 
 
@@ -264,7 +265,7 @@ class BehaviourAsEvidence(PlainPosterior):
 class StartsInFirstState(PlainPosterior):
     """Every episode is taken to start in the first state that it may start in."""
 
-    def start(self, family: Family, z: int) -> Any:
+    def start(self, family: Family, z: Integer) -> Any:
         row = super().start(family, z)
         return np.eye(len(row))[np.flatnonzero(row)[0]]
 
@@ -272,7 +273,7 @@ class StartsInFirstState(PlainPosterior):
 class SharedByFirstTask(PlainPosterior):
     """Every task's emission is read off the first one."""
 
-    def hear(self, family: Family, z: int, states: np.ndarray, observation: int) -> Any:
+    def hear(self, family: Family, z: Integer, states: np.ndarray, observation: Integer) -> Any:
         return super().hear(family, 0, states, observation)
 
 
@@ -407,7 +408,7 @@ class PlainPlanner:
         """P(z | pt), [Z]."""
         return PlainPosterior()(family, prompt)
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         """What the expert of task z does."""
         return self.experts(family).label(z, prompt)
 
@@ -439,7 +440,7 @@ class ExpertOfLikeliest(PlainPlanner):
 class ExpertOfWrongStep(PlainPlanner):
     """The expert's subgoal at the step before is repeated."""
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         h = max(prompt.step - 1, 1)
         now = _now(
             prompt,
@@ -452,14 +453,14 @@ class ExpertOfWrongStep(PlainPlanner):
 class WrongInstruction(PlainPlanner):
     """Every episode is planned for the first instruction."""
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         return super().act(family, _now(prompt, current_instruction=0), z)
 
 
 class InstructionOfLastEpisode(PlainPlanner):
     """The instruction of the episode before is still followed."""
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         before = int(prompt.instructions[-1]) if prompt.num_episodes else prompt.current_instruction
         return super().act(family, _now(prompt, current_instruction=before), z)
 
@@ -491,14 +492,14 @@ class BeliefsOfTheEpisode(PlainPlanner):
 class TableOfTwoSteps(PlainPlanner):
     """The experts' table has room for two decisions; after them, the first subgoal is taken."""
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         return super().act(family, prompt, z) if prompt.step <= 2 else 0
 
 
 class TiesToTheLast(PlainPlanner):
     """Among subgoals that are equally good, the last is taken: subgoals are asked for in reverse order."""
 
-    def act(self, family: Family, prompt: Prompt, z: int) -> int:
+    def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
         mirrored = self._mirror(family)
         last = family.num_subgoals - 1
         return last - super().act(mirrored, _now(prompt, current_subgoals=last - prompt.current_subgoals), z)
@@ -567,7 +568,7 @@ class UniformStart(PlainEvidence):
     """The initial law is taken to be uniform."""
 
     class filter(PlainPosterior):
-        def start(self, family: Family, z: int) -> Any:
+        def start(self, family: Family, z: Integer) -> Any:
             return np.full(family.num_states, 1 / family.num_states)
 
 
@@ -589,7 +590,7 @@ class TransposedKernel(PlainEvidence):
     """The transition is read from column to row, normalised again."""
 
     class filter(PlainPosterior):
-        def move(self, family: Family, z: int, states: np.ndarray, step: int, subgoal: int) -> Any:
+        def move(self, family: Family, z: Integer, states: np.ndarray, step: Integer, subgoal: Integer) -> Any:
             kernel = _dense(family)
             kernel = kernel[min(z, len(kernel) - 1)]
             rows = kernel[min(step, len(kernel) - 1), subgoal].T + 1e-300

@@ -4,6 +4,7 @@ from .corpus import corpus_law as corpus_law, uneven_behaviour as uneven_behavio
 from .enumeration import (
     ExactOracle as ExactOracle,
     History as History,
+    Integer as Integer,
     Oracle as Oracle,
     as_prompt as as_prompt,
     as_tuple as as_tuple,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .enumeration import Behaviour, History, Indices, Oracle, PromptTuple
+from .enumeration import Behaviour, History, Indices, Integer, Oracle, PromptTuple
 
 
 def corpus_law(oracle: Oracle, episodes: int, behaviour: Behaviour) -> tuple[dict[PromptTuple, np.ndarray], float]:
@@ -23,7 +23,7 @@ def corpus_law(oracle: Oracle, episodes: int, behaviour: Behaviour) -> tuple[dic
     law: Any = defaultdict(lambda: [[[] for _ in range(oracle.G)] for _ in range(oracle.Z)])
     whole = []
 
-    def episode(z: int, past: tuple[History, ...], mass: float) -> None:
+    def episode(z: Integer, past: tuple[History, ...], mass: float) -> None:
         if len(past) == episodes:
             whole.append(mass)
             return
@@ -33,7 +33,7 @@ def corpus_law(oracle: Oracle, episodes: int, behaviour: Behaviour) -> tuple[dic
                 decision(z, past, w, s, (o,), (), here)
 
     def decision(
-        z: int, past: tuple[History, ...], w: int, s: int, observations: Indices, subgoals: Indices, mass: float
+        z: Integer, past: tuple[History, ...], w: Integer, s: int, observations: Indices, subgoals: Indices, mass: float
     ) -> None:
         h = len(observations)
         if h == oracle.H:
@@ -57,7 +57,7 @@ def corpus_law(oracle: Oracle, episodes: int, behaviour: Behaviour) -> tuple[dic
 def uneven_behaviour(subgoals: int) -> Behaviour:
     """A behaviour policy that is neither uniform nor memoryless, and sees neither the task nor a label."""
 
-    def behaviour(z: int, past: Any, w: int, observations: Indices, subgoals_so_far: Indices) -> list[float]:
+    def behaviour(z: Integer, past: Any, w: Integer, observations: Indices, subgoals_so_far: Indices) -> list[float]:
         seen = sum(observations) + 2 * sum(subgoals_so_far) + w + sum(sum(o) + 3 * sum(g) + v for v, o, g in past)
         weights = [1 + (seen * (g + 1) + g) % 4 for g in range(subgoals)]
         return [v / sum(weights) for v in weights]

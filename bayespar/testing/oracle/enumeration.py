@@ -27,9 +27,10 @@ LARGEST_LISTED = 10**4
 """Paths of hidden states up to which a likelihood is a sum over all of them; beyond, a recursion over steps."""
 _DENOMINATOR = 10**4
 
-Indices: TypeAlias = tuple[int, ...]
-History: TypeAlias = tuple[int, Indices, Indices]
-PromptTuple: TypeAlias = tuple[tuple[History, ...], int, Indices, Indices]
+Integer: TypeAlias = int | np.integer
+Indices: TypeAlias = tuple[Integer, ...]
+History: TypeAlias = tuple[Integer, Indices, Indices]
+PromptTuple: TypeAlias = tuple[tuple[History, ...], Integer, Indices, Indices]
 Behaviour: TypeAlias = Callable[..., Any]
 
 
@@ -86,8 +87,13 @@ class Oracle:
 
     # --- one episode --------------------------------------------------------------------------------------------
 
-    def state_weights(self, z: int, observations: Indices, subgoals: Indices) -> list[Any]:
-        """P_z(o_{1:h}, s_h = s || g_{1:h-1}) for each s, summed over the paths of hidden states that end there."""
+    def state_weights(self, z: Integer, observations: Indices, subgoals: Indices) -> list[Any]:
+        """P_z(o_{1:h}, s_h = s || g_{1:h-1}) for each s: a sum over every path of hidden states that ends there.
+
+        Where there are more than :data:`LARGEST_LISTED` paths, by :meth:`forward`.
+        """
+        if self.S ** len(observations) > LARGEST_LISTED:
+            return self.forward(z, observations, subgoals)
         terms: list[list[Any]] = [[] for _ in range(self.S)]
         for path in itertools.product(range(self.S), repeat=len(observations)):
             weight = self.initial[z, path[0]] * self.emission[z, path[0], observations[0]]
@@ -97,26 +103,24 @@ class Oracle:
             terms[path[-1]].append(weight)
         return [self.total(t) for t in terms]
 
-    def likelihood(self, z: int, observations: Indices, subgoals: Indices) -> Any:
+    def forward(self, z: Integer, observations: Indices, subgoals: Indices) -> list[Any]:
+        """The same by recursion over steps, for histories whose paths cannot be listed."""
+        weights = [self.initial[z, s] * self.emission[z, s, observations[0]] for s in range(self.S)]
+        for h, g in enumerate(subgoals):
+            arrived: list[list[Any]] = [[] for _ in range(self.S)]
+            for s, t in np.argwhere(self.transition[z, h, g] > 0):
+                arrived[t].append(weights[s] * self.transition[z, h, g, s, t])
+            weights = [self.total(a) * self.emission[z, t, observations[h + 1]] for t, a in enumerate(arrived)]
+        return weights
+
+    def likelihood(self, z: Integer, observations: Indices, subgoals: Indices) -> Any:
         """L_z(tau); 1 before the first observation."""
         if not observations:
             return self.one
         key = z, tuple(observations), tuple(subgoals)
         if key not in self._likelihood:
-            listed = self.S ** len(observations) <= LARGEST_LISTED
-            self._likelihood[key] = self.total(self.state_weights(*key)) if listed else self.long_likelihood(*key)
+            self._likelihood[key] = self.total(self.state_weights(*key))
         return self._likelihood[key]
-
-    def long_likelihood(self, z: int, observations: Indices, subgoals: Indices) -> Any:
-        """L_z(tau) by recursion over steps: for horizons whose paths cannot be listed."""
-        weights = [self.initial[z, s] * self.emission[z, s, observations[0]] for s in range(self.S)]
-        for h, g in enumerate(subgoals):
-            weights = [
-                self.total(w * self.transition[z, h, g, s, t] for s, w in enumerate(weights))
-                * self.emission[z, t, observations[h + 1]]
-                for t in range(self.S)
-            ]
-        return self.total(weights)
 
     def histories(self, length: int) -> Iterator[tuple[Indices, Indices]]:
         """Every (observations, subgoals) with ``length`` observations, possible or not."""
@@ -126,7 +130,7 @@ class Oracle:
 
     # --- experts ------------------------------------------------------------------------------------------------
 
-    def q(self, z: int, w: int, observations: Indices, subgoals: Indices) -> list[Any]:
+    def q(self, z: Integer, w: Integer, observations: Indices, subgoals: Indices) -> list[Any]:
         """Reward still to come after each subgoal, by expectimax over everything that may still be done and heard."""
         key = z, w, tuple(observations), tuple(subgoals)
         if key not in self._value:
@@ -144,7 +148,7 @@ class Oracle:
             self._value[key] = values
         return self._value[key]
 
-    def expert(self, z: int, w: int, observations: Indices, subgoals: Indices) -> int:
+    def expert(self, z: Integer, w: Integer, observations: Indices, subgoals: Indices) -> int:
         """The expert's subgoal at a history that is possible under z: the lowest index among the best."""
         values = self.q(z, w, observations, subgoals)
         return next(g for g, value in enumerate(values) if value >= max(values) - TIE)
@@ -162,7 +166,7 @@ class Oracle:
             best[z, w] = self.total(terms)
         return best
 
-    def policy_value(self, policy: Callable[[int, Indices, Indices], Any]) -> np.ndarray:
+    def policy_value(self, policy: Callable[[Integer, Indices, Indices], Any]) -> np.ndarray:
         """J_z(pi, w) [Z, W] of ``policy(w, observations, subgoals) -> [G]``: a sum over every whole history."""
         terms: list[list[list[Any]]] = [[[] for _ in range(self.W)] for _ in range(self.Z)]
         for observations, subgoals in self.histories(self.H):
@@ -178,7 +182,7 @@ class Oracle:
                     terms[z][w].append(chance * chosen * pay)
         return np.array([[self.total(t) for t in row] for row in terms])
 
-    def best_policy_value(self, z: int, w: int) -> Any:
+    def best_policy_value(self, z: Integer, w: Integer) -> Any:
         """The largest J_z over all deterministic history policies, by trying every one of them."""
         heard = [s for h in range(1, self.H) for s in itertools.product(range(self.O), repeat=h)]
         values = []
@@ -231,7 +235,7 @@ class Oracle:
                 out[z] = [weight * s / total for s in states]
         return out
 
-    def next_by_task(self, prompt: PromptTuple, subgoal: int) -> np.ndarray:
+    def next_by_task(self, prompt: PromptTuple, subgoal: Integer) -> np.ndarray:
         """P_z(o' | tau, g) [Z, O]; zeros for a task that the current history refutes."""
         _, _, observations, subgoals = prompt
         out = self.numbers(np.zeros((self.Z, self.O)))
@@ -242,7 +246,7 @@ class Oracle:
                 out[z] = [a / here for a in after]
         return out
 
-    def next_observation(self, prompt: PromptTuple, subgoal: int) -> np.ndarray:
+    def next_observation(self, prompt: PromptTuple, subgoal: Integer) -> np.ndarray:
         """P_D(o' | pt, g), [O]."""
         chances = self.next_by_task(prompt, subgoal)
         weights = self.posterior(prompt)
@@ -259,7 +263,7 @@ class Oracle:
 
     # --- draws --------------------------------------------------------------------------------------------------
 
-    def draw_episode(self, rng: np.random.Generator, z: int, length: int | None = None) -> History:
+    def draw_episode(self, rng: np.random.Generator, z: Integer, length: int | None = None) -> History:
         """(w, observations, subgoals) of the first ``length`` steps under z, subgoals drawn uniformly."""
         length = self.H if length is None else length
 

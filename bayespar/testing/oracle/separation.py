@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .enumeration import Indices, Oracle
+from .enumeration import Indices, Integer, Oracle
 
-HistoryPolicy: TypeAlias = Callable[[int, Indices, Indices], Any]
+HistoryPolicy: TypeAlias = Callable[[Integer, Indices, Indices], Any]
 
 
 def hellinger(oracle: Oracle, policy: HistoryPolicy) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Settings of every test: types are checked while the tests run, and hypothesis has one profile."""
 
 import os
+from pathlib import Path
 
 import beartype
 import hypothesis
@@ -12,8 +13,11 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # A whole number may stand for a float, as everywhere in Python.
 typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
-# Before bayespar is first imported: every shape annotation is then checked by beartype at run time.
-install_import_hook("bayespar", "conftest.typechecker")
+# Before bayespar is first imported: every shape annotation is then checked by beartype at run time. The oracles are
+# left out, for speed: they run as their users run them.
+PACKAGE = Path(__file__).parents[1] / "bayespar"
+MODULES = sorted(f"bayespar.{p.stem}" for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists())
+install_import_hook([m for m in MODULES if m not in ("bayespar.testing", "bayespar.__init__")], "conftest.typechecker")
 
 hypothesis.settings.register_profile(
     "bayespar",

@@ -117,7 +117,7 @@ def subject_of(check: str) -> Any:
 
 
 def false_alarms(
-    check: str, replications: int, *, subject: Any = None, level: float = 0.05, resolution: float = 0.3, key: int = 0
+    check: str, replications: int, *, subject: Any = None, level: float = 0.05, resolution: float = 0.5, key: int = 0
 ) -> FalseAlarms:
     """Run a statistical check many times over on a function that is right (or on ``subject``)."""
     statistics = next(c.statistics for c in STATISTICAL if c.name == check)
@@ -135,10 +135,7 @@ def false_alarms(
 
 def table(found: Sequence[FalseAlarms]) -> str:
     """The rates as a table in Markdown."""
-    lines = [
-        "| check | level | replications | refuted | supported | rate, 99 % interval |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| check | level | replications | refuted | supported | rate, 99 % interval |", "|---" * 6 + "|"]
     for f in found:
         lines.append(
             f"| {f.check} | {f.level:g} | {f.replications:,} | {f.refuted:,} | {f.supported:,} | "

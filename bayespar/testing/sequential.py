@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ..statistics import MeanConfidence
 from ..theory.verdict import Verdict
 
-_BATCH = 256
+_BATCH = 64  # of the first look; every further one adds half as many draws as there are
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def extreme_cases(role: str) -> list[Case]:
 
     stay = [[[1, 0], [0, 1]]] * 2
     noisy = world([1 / 4, 3 / 4], [1, 0], stay, [[[3 / 5, 2 / 5]] * 2, [[2 / 5, 3 / 5]] * 2], 3)
-    balanced = np.tile([[0, 0, 1], [1, 1, 0]], (300, 1))
-    many = Prompt(balanced, np.zeros((600, 2), int), None, *(([], []) if role == "log_evidence" else ([0], [])))
+    nearly_balanced = [[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]]
+    many = Prompt(nearly_balanced, np.zeros((601, 2), int), None, [0] if role == "next_observation" else [])
     lazy = [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[49 / 50, 1 / 50], [1 / 50, 49 / 50]]] * 2]
     rare = world([1 / 2, 1 / 2], [1, 0], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
     # The first half of an episode all but rules out one hidden state, and the second half brings it back.

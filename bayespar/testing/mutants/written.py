@@ -248,18 +248,14 @@ class SubgoalIgnored(PlainPosterior):
 
 
 class BehaviourAsEvidence(PlainPosterior):
-    """Subgoals count as evidence: a task is held likelier if the prompt did what its expert would do."""
+    """Subgoals count as evidence: those who face task z are taken to prefer one subgoal, four to one."""
 
     def __call__(self, family: Family, prompt: Prompt) -> Any:
         learnt = super().__call__(family, prompt)
-        experts = PlainPlanner.experts(family)
-        for h in range(1, prompt.step):
-            now = Prompt(None, None, None, prompt.current_observations[:h], prompt.current_subgoals[: h - 1],
-                         prompt.current_instruction)  # fmt: skip
-            for z in np.flatnonzero(learnt):
-                agrees = experts.label(int(z), now) == prompt.current_subgoals[h - 1]
-                learnt[z] *= 0.8 if agrees else 0.2
-        return learnt / learnt.sum()
+        preferred = np.arange(family.num_tasks) % family.num_subgoals
+        times = (prompt.current_subgoals[:, None] == preferred).sum(axis=0)
+        weights = learnt * 4.0 ** (times - times.max())
+        return weights / weights.sum()
 
 
 class StartsInFirstState(PlainPosterior):
@@ -372,11 +368,11 @@ class FewParticles(PlainPosterior):
         return super().finish(family, np.where(kept, logs, -math.inf))
 
 
-class CountedAsFinished(PlainPosterior):
-    """From the third finished episode on, the current one is counted among them as well."""
+class CountedAgain(PlainPosterior):
+    """From the third finished episode on, the current episode is counted once more with each."""
 
     def weights(self, past: list[float], current: float) -> float:
-        return super().weights([*past, current] if len(past) >= 3 else past, current)
+        return super().weights([*past, *[current] * max(len(past) - 2, 0)], current)
 
 
 POSTERIORS = (
@@ -385,7 +381,7 @@ POSTERIORS = (
     ObservationBeforeAction, SubgoalsShifted, SubgoalIgnored, BehaviourAsEvidence, StartsInFirstState,
     SharedByFirstTask, Forgetting, LastEpisodeOnly, StaleContext, Tempered, PossibleOnly, NoRescaling,
     Float32Underflow, IncrementalUpdate, FirstTasksOnly, FewParticles,
-    CountedAsFinished,
+    CountedAgain,
 )  # fmt: skip
 
 
@@ -536,16 +532,17 @@ class SharpenedVotes(PlainPlanner):
         return votes / votes.sum()
 
 
-class SmoothedVotes(PlainPlanner):
-    """A millionth of the votes goes to every subgoal alike."""
+class Float32Votes(PlainPlanner):
+    """Votes are rounded to float32."""
 
     def __call__(self, family: Family, prompt: Prompt) -> Any:
-        return (1 - 1e-6) * super().__call__(family, prompt) + 1e-6 / family.num_subgoals
+        votes = super().__call__(family, prompt).astype(np.float32).astype(np.float64)
+        return votes / votes.sum()
 
 
 PLANNERS = (
     ExpertOfLikeliest, ExpertOfWrongStep, WrongInstruction, InstructionOfLastEpisode, PriorBeliefs, BeliefsOfThePast,
-    BeliefsOfTheEpisode, TableOfTwoSteps, TiesToTheLast, CachedByHistory, SharpenedVotes, SmoothedVotes,
+    BeliefsOfTheEpisode, TableOfTwoSteps, TiesToTheLast, CachedByHistory, SharpenedVotes, Float32Votes,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, Unsatisfiable
 
 from ..program import Program, as_family
 from ..theory.verdict import Verdict
@@ -185,6 +185,10 @@ def run_exact(
                 attempt(case)
     except Violated as found:
         return _refuted(check, f, found, tried, tolerance)
+    except Unsatisfiable:
+        return Result(
+            check.name, f.role, Verdict.NOT_APPLICABLE, "this world has no such case: no prompt is impossible"
+        )
     except Flaky:
         assert last is not None
         return _refuted(check, f, last, tried, tolerance, flaky=True)

@@ -8,13 +8,13 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.contrib.funsor import config_enumerate, enum, log_density
-from oracle import Oracle, arrays_of
 
 import bayespar as bp
 from bayespar.testing.adapters.blackjax import from_blackjax
 from bayespar.testing.adapters.dynamax import from_dynamax
 from bayespar.testing.adapters.numpyro import from_numpyro
 from bayespar.testing.adapters.pymdp import from_pymdp
+from bayespar.testing.oracle import Oracle, as_prompt
 
 H = 3
 
@@ -42,7 +42,7 @@ def prompts(of, seed=0):
     for episodes in (0, 1, 2):
         for step in range(H + 1):
             drawn = oracle.draw_prompt(rng, episodes, step) if step else ((), 0, (), ())
-            yield oracle, drawn, bp.Prompt(**arrays_of(drawn))
+            yield oracle, drawn, as_prompt(drawn)
 
 
 def joint(oracle, drawn):
@@ -130,7 +130,7 @@ def test_pymdp_planner_is_a_softmax_of_open_loop_values():
                 law = np.einsum("zs,zst->zt", law, oracle.transition[:, h - 1, g])
                 value += np.einsum("zs,zso,o->", law, oracle.emission, reward[h, :, w])
             weights[plan[0]] += np.exp(2.0 * value)
-        got = planner(of, bp.Prompt(**arrays_of(drawn)))
+        got = planner(of, as_prompt(drawn))
         np.testing.assert_allclose(got, weights / weights.sum(), atol=1e-9)
     with pytest.raises(ValueError, match="no subgoal to choose"):
         planner(of, bp.Prompt())
@@ -155,7 +155,7 @@ def test_numpyro_enumeration_of_hidden_states():
     of = FAMILIES[2]
     oracle = Oracle(of)
     drawn = oracle.draw_prompt(np.random.default_rng(7), 0, 3)
-    np.testing.assert_allclose(posterior(of, bp.Prompt(**arrays_of(drawn))), oracle.posterior(drawn), atol=1e-12)
+    np.testing.assert_allclose(posterior(of, as_prompt(drawn)), oracle.posterior(drawn), atol=1e-12)
 
 
 def log_odds(theta, heads):

@@ -15,6 +15,8 @@ from bayespar.testing.adapters.pymdp import from_pymdp
         (from_dynamax, "log_evidence", "normalised"),  # D13
         (from_dynamax, "posterior", "ratio"),  # D5
         (from_dynamax, "posterior", "refusal"),  # D5
+        (from_dynamax, "log_evidence", "extremes"),  # D1
+        (from_pymdp, "posterior", "extremes"),  # P3
         (from_pymdp, "posterior", "refusal"),  # P1
     ],
 )

@@ -60,7 +60,7 @@ _EXACT: dict[int, tuple[Case, np.ndarray]] = {}
 
 @functools.cache
 def extreme_cases(role: str) -> list[Case]:
-    """Prompts far less likely than the smallest float64, although little is certain after them."""
+    """Prompts far less likely than the smallest float64, although little is certain after most of them."""
 
     def world(prior: Any, initial: Any, transition: Any, emission: Any, horizon: int) -> Family:
         return Family(prior, initial, transition, emission, np.zeros((horizon, 2)), horizon=horizon)
@@ -73,8 +73,11 @@ def extreme_cases(role: str) -> list[Case]:
 
     stay = [[[1, 0], [0, 1]]] * 2
     noisy = world([1 / 4, 3 / 4], [1, 0], stay, [[[3 / 5, 2 / 5]] * 2, [[2 / 5, 3 / 5]] * 2], 3)
-    nearly_balanced = [[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]]
-    many = Prompt(nearly_balanced, np.zeros((601, 2), int), None, [0] if role == "next_observation" else [])
+
+    def many(episodes: list[list[int]]) -> Prompt:
+        now = [0] if role == "next_observation" else []
+        return Prompt(episodes, np.zeros((len(episodes), 2), int), None, now)
+
     lazy = [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[49 / 50, 1 / 50], [1 / 50, 49 / 50]]] * 2]
     rare = world([1 / 2, 1 / 2], [1, 0], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
     # The first half of an episode all but rules out one hidden state, and the second half brings it back.
@@ -83,7 +86,8 @@ def extreme_cases(role: str) -> list[Case]:
     )
     wide = [ring(5, [[3 / 4, 1 / 4], [1 / 2, 1 / 2]]), ring(120, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]])]
     return [
-        Case(noisy, many),
+        Case(noisy, many([[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]])),
+        Case(noisy, many([[1, 1, 1]] * 700)),  # here all is certain: the two tasks are 850 nats apart
         Case(rare, episode([0] * 300)),
         Case(sure, episode([0] * 30 + [1] * 31)),
         *(Case(family, episode([0] * family.horizon)) for family in wide),

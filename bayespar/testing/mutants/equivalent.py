@@ -2,5 +2,53 @@
 
 from __future__ import annotations
 
-EQUIVALENT: dict[tuple[str, str], str] = {}
+_CONSTANT = "the same constant is added for every task, and normalisation takes it out"
+_NEVER_NAMED = "the roles never name a method"
+_NORMALISE_REFUSES = "log_normalise, which comes next, refuses the same rows"
+_NOT_READ = "a prefix does not depend on what follows it, so the padding is not read"
+_REFUTED = "the divisor of a task whose weights are all 0: what is divided is 0"
+
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "posterior.exact.posterior",
+        "if method is not None and (isinstance(method, str) and method == 'exact'):",
+    ): _NEVER_NAMED,
+    (
+        "posterior.exact.posterior",
+        "if method is not None and (not (isinstance(method, str) and method != 'exact')):",
+    ): _NEVER_NAMED,
+    ("posterior.exact.posterior", "if total == np.inf:"): "the answer is NaN then, which refuses as well",
+    ("posterior.exact._episodes", "return np.ones((family.num_tasks, 0))"): "an array without entries",
+    ("posterior.exact._episodes", "return np.zeros((family.num_tasks, 1))"): "one more episode, of log-likelihood 0",
+    (
+        "posterior.exact._padded_current",
+        "observations, subgoals = (np.ones((1, family.horizon), np.int32), "
+        "np.zeros((1, family.horizon - 1), np.int32))",
+    ): _NOT_READ,
+    (
+        "posterior.exact._padded_current",
+        "observations, subgoals = (np.zeros((1, family.horizon), np.int32), "
+        "np.ones((1, family.horizon - 1), np.int32))",
+    ): _NOT_READ,
+    ("posterior.exact._current", "return np.ones(family.num_tasks)"): _CONSTANT,
+    ("posterior.exact.posterior_path", "if (log_sum_exp(log_path) == -np.inf).all():"): _NORMALISE_REFUSES,
+    ("posterior.exact.posterior_path", "if (log_sum_exp(log_path) == np.inf).any():"): _NORMALISE_REFUSES,
+    (
+        "posterior.exact._log_joint_path",
+        "before = rows[0][0][:, None] + np.concatenate([np.ones((family.num_tasks, 1)), before], axis=1)",
+    ): "it is added to the rows of the first episode alone, each of which is normalised by itself",
+    (
+        "posterior.exact._log_joint_path",
+        "rows.append((before[:, :-1, None] + prefixes).reshape(family.num_tasks, -2).T)",
+    ): "numpy takes any negative size for the one that is left open",
+    (
+        "posterior.exact.state_posterior_by_task",
+        "return weights / np.where(total > 0, total, 2)",
+    ): _REFUTED,
+    ("filtering.Filter.predict", "total = weights.sum(axis=1, keepdims=True)"): "the last of two axes",
+    (
+        "filtering.Filter.predict",
+        "belief = (weights / jnp.where(total > 0, total, 2) * posterior[:, None]).T",
+    ): _REFUTED,
+}
 """(module.function, the statement after the change) -> why it does the same."""

@@ -368,11 +368,13 @@ class FewParticles(PlainPosterior):
         return super().finish(family, np.where(kept, logs, -math.inf))
 
 
-class CountedAgain(PlainPosterior):
-    """From the third finished episode on, the current episode is counted once more with each."""
+class AddedPerBlock(PlainPosterior):
+    """Tasks are worked on in blocks of four, and all evidence is added once for each block."""
 
-    def weights(self, past: list[float], current: float) -> float:
-        return super().weights([*past, *[current] * max(len(past) - 2, 0)], current)
+    def finish(self, family: Family, logs: Any) -> Any:
+        with np.errstate(divide="ignore"):
+            prior = np.where(family.task_prior > 0, np.log(family.task_prior), 0.0)
+        return super().finish(family, prior + math.ceil(len(logs) / 4) * (logs - prior))
 
 
 POSTERIORS = (
@@ -381,7 +383,7 @@ POSTERIORS = (
     ObservationBeforeAction, SubgoalsShifted, SubgoalIgnored, BehaviourAsEvidence, StartsInFirstState,
     SharedByFirstTask, Forgetting, LastEpisodeOnly, StaleContext, Tempered, PossibleOnly, NoRescaling,
     Float32Underflow, IncrementalUpdate, FirstTasksOnly, FewParticles,
-    CountedAgain,
+    AddedPerBlock,
 )  # fmt: skip
 
 

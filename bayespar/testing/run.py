@@ -186,9 +186,7 @@ def run_exact(
     except Violated as found:
         return _refuted(check, f, found, tried, tolerance)
     except Unsatisfiable:
-        return Result(
-            check.name, f.role, Verdict.NOT_APPLICABLE, "this world has no such case: no prompt is impossible"
-        )
+        return Result(check.name, f.role, Verdict.NOT_APPLICABLE, "no prompt is impossible in this world")
     except Flaky:
         assert last is not None
         return _refuted(check, f, last, tried, tolerance, flaky=True)

@@ -495,16 +495,16 @@ class TableOfTwoSteps(PlainPlanner):
 
 
 class TiesToTheLast(PlainPlanner):
-    """Among subgoals that are equally good, the last is taken: subgoals are asked for in reverse order."""
+    """Among subgoals that are equally good, the last is taken: they are asked for in reverse order."""
+
+    def __init__(self) -> None:
+        self.mirrored: tuple[Family, Family] | None = None
 
     def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
-        mirrored = self._mirror(family)
+        if self.mirrored is None or self.mirrored[0] is not family:
+            self.mirrored = family, rebuilt(family, transition=_dense(family)[:, :, ::-1])
         last = family.num_subgoals - 1
-        return last - super().act(mirrored, _now(prompt, current_subgoals=last - prompt.current_subgoals), z)
-
-    @staticmethod
-    def _mirror(family: Family) -> Family:
-        return rebuilt(family, transition=_dense(family)[:, :, ::-1])
+        return last - super().act(self.mirrored[1], _now(prompt, current_subgoals=last - prompt.current_subgoals), z)
 
 
 class CachedByHistory(PlainPlanner):

@@ -25,7 +25,6 @@ from .mutants import CORRECT, Mutant, mechanical_mutants, written_mutants
 from .mutants.equivalent import EQUIVALENT
 from .run import collect, run_exact, run_statistical
 
-RESOLUTION = 0.2  # of the statistical checks in the matrix
 NAMES = tuple(check.name for check in (*EXACT, *STATISTICAL))
 
 
@@ -78,7 +77,7 @@ def examine(
         if isinstance(check, ExactCheck):
             result = run_exact(check, Estimator(role, build()), given=given)
         else:
-            result = run_statistical(check, role, build(), resolution=RESOLUTION, key=key)
+            result = run_statistical(check, role, build(), key=key)
         row.seconds[check.name] = time.perf_counter() - start
         if result.verdict is Verdict.REFUTED:
             row.killed_by.append(check.name)

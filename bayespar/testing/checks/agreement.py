@@ -63,7 +63,9 @@ def extreme_cases(role: str) -> list[Case]:
     """Prompts far less likely than the smallest float64, although little is certain after most of them."""
 
     def world(prior: Any, initial: Any, transition: Any, emission: Any, horizon: int) -> Family:
-        return Family(prior, initial, transition, emission, np.zeros((horizon, 2)), horizon=horizon)
+        return Family(
+            prior, initial, transition, emission, np.zeros((horizon, np.shape(emission)[-1])), horizon=horizon
+        )
 
     def episode(observations: Any) -> Prompt:
         subgoals = np.arange(len(observations) - 1) % 2
@@ -79,7 +81,10 @@ def extreme_cases(role: str) -> list[Case]:
         return Prompt(episodes, np.zeros((len(episodes), 2), int), None, now)
 
     lazy = [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[49 / 50, 1 / 50], [1 / 50, 49 / 50]]] * 2]
-    rare = world([1 / 2, 1 / 2], [1, 0], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
+    rare = world([1 / 2, 1 / 2], [1 / 3, 2 / 3], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
+    # One word that says something, and then only rare ones that say nothing: the first must not be forgotten.
+    told = [[1 / 100, 33 / 100, 66 / 100], [1 / 100, 66 / 100, 33 / 100]]
+    once = world([1 / 2, 1 / 2], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]], stay, told, 200)
     # The first half of an episode all but rules out one hidden state, and the second half brings it back.
     sure = world(
         [1 - 1e-12, 1e-12], [1 / 2, 1 / 2], stay, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]], [[1 / 2, 1 / 2]] * 2], 61
@@ -89,6 +94,7 @@ def extreme_cases(role: str) -> list[Case]:
         Case(noisy, many([[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]])),
         Case(noisy, many([[1, 1, 1]] * 700)),  # here all is certain: the two tasks are 850 nats apart
         Case(rare, episode([0] * 300)),
+        Case(once, episode([1] + [0] * 199)),
         Case(sure, episode([0] * 30 + [1] * 31)),
         *(Case(family, episode([0] * family.horizon)) for family in wide),
     ]

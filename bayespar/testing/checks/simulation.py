@@ -161,8 +161,9 @@ def geweke(
         latent = joint.prior(keys[0][0])
         data = joint.data(keys[0][1], latent)
         start = np.asarray(joint.quantities(latent, data), np.float64)
-        for first, second in keys[1:]:
-            latent = joint.kernel(first, latent, data)
-            data = joint.data(second, latent)
+        for n, (first, second) in enumerate(keys[1:]):
+            # The kernel comes last: a kernel that reads too little of the data shows against the data it was given.
+            data = joint.data(first, latent) if n else data
+            latent = joint.kernel(second, latent, data)
         rows.append(np.asarray(joint.quantities(latent, data), np.float64) - start)
     return np.array(rows)

@@ -134,4 +134,4 @@ def needle() -> Family:
 
 def loop(load: Load = installed) -> Loop:
     """BAIL on the needle, for 40 episodes."""
-    return Loop("bail", needle(), 3, 40, bound=6.0)
+    return Loop("bail", needle(), 3, 40, bound=4.5)

@@ -681,16 +681,16 @@ def kernel_with_lopsided_proposals() -> Joint:
     )
 
 
-def kernel_without_last_toss() -> Joint:
-    """The last observation is left out of the likelihood."""
+def kernel_of_first_toss() -> Joint:
+    """Only the first observation is in the likelihood."""
     return _metropolis(
-        lambda coins, coin, other, tosses: coins.weight(other, tosses[:-1]) / coins.weight(coin, tosses[:-1])
+        lambda coins, coin, other, tosses: coins.weight(other, tosses[:1]) / coins.weight(coin, tosses[:1])
     )
 
 
 KERNELS = (
     kernel_without_prior, kernel_that_always_accepts, kernel_upside_down, kernel_with_lopsided_proposals,
-    kernel_without_last_toss,
+    kernel_of_first_toss,
 )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ ONLY = {
     "duplicated task": "PriorFlat", "blank step": "LastObservationIgnored", "history split": "Forgetting",
     "ratio": "StaleContext", "tower": "IncrementalUpdate", "log-loss": "BeliefsOfThePast",
     "agreement": "Float32Votes", "extremes": "NoRescaling", "martingale": "FirstTasksOnly",
-    "calibration": "AddedPerBlock", "labels": "TableOfTwoSteps", "ranks": "draws_too_narrow",
+    "calibration": "AddedPerBlock", "labels": "TableOfThreeSteps", "ranks": "draws_too_narrow",
     "geweke": "kernel_without_prior", "regret": "NeverLearns",
 }  # fmt: skip
 

@@ -22,12 +22,14 @@ from .draws import Simulation
 from .result import Report, Result
 from .sequential import Sequential, sequential_test
 from .strategies import families, prompts
-from .worlds import LAYOUTS, large_family
+from .worlds import LAYOUTS, Layout, large_family
 
 EXAMPLES = 60
 TOLERANCE = 1e-10
 LARGEST_ENUMERATED = 10**5  # histories of an episode up to which experts are enumerated
-_SPECIAL = ({}, {}, {}, {"ties": True}, {"duplicated_tasks": True}, {"unreachable_states": True})
+_KINDS = ("ties", "near_ties", "fully_observed", "duplicated_tasks", "unreachable_states")
+_SPECIAL = ({}, {}, {}, {}, *({kind: True} for kind in _KINDS))
+_DEEP = Layout(2, 2, 2, 2, 4, 1)
 
 
 def run_checks(
@@ -231,7 +233,7 @@ def cases(draw: Any, check: ExactCheck, role: str, family: Family | None = None)
     impossible = not options.get("possible", True)
     world: Any = family
     if world is None:
-        layouts = [layout for layout in LAYOUTS if layout.W > 1 or "instructions" not in options]
+        layouts = [layout for layout in (*LAYOUTS, _DEEP) if layout.W > 1 or "instructions" not in options]
         special = draw(st.sampled_from(_SPECIAL))
         world = draw(families(layouts, zeros=draw(st.booleans()), deterministic=impossible, **special))
     decision = role in ("planner", "next_observation") or options.get("decision", False)

@@ -58,6 +58,8 @@ def families(
     zeros: bool = True,
     deterministic: bool = False,
     ties: bool = False,
+    near_ties: bool = False,
+    fully_observed: bool = False,
     duplicated_tasks: bool = False,
     unreachable_states: bool = False,
 ) -> Family:
@@ -69,6 +71,8 @@ def families(
         zeros: allow zero probabilities; in a quarter of the worlds, in the prior too.
         deterministic: every row of every kernel is one-hot, so that most prompts are impossible.
         ties: the last subgoal does what the first does, so that experts are always indifferent between the two.
+        near_ties: the same, but for one time in 10^12, when it does what the second does.
+        fully_observed: every state has an observation of its own, where there are enough.
         duplicated_tasks: the last task is a copy of the first (another prior apart).
         unreachable_states: the last state has probability 0 from everywhere; a world of one state stays as it is.
     """
@@ -91,6 +95,10 @@ def families(
     if ties:
         for array in kernel:
             array[:, :, -1] = array[:, :, 0]
+    if near_ties and not size.sparse:
+        kernel[0][:, :, -1] = (1 - 1e-12) * kernel[0][:, :, 0] + 1e-12 * kernel[0][:, :, 1 % size.G]
+    if fully_observed and size.O >= size.S:
+        emission[:] = np.eye(size.S, size.O)
     if duplicated_tasks:
         for array in (*kernel, initial, emission):
             array[-1] = array[0]

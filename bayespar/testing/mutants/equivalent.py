@@ -6,6 +6,7 @@ _CONSTANT = "the same constant is added for every task, and normalisation takes 
 _NEVER_NAMED = "the roles never name a method"
 _NORMALISE_REFUSES = "log_normalise, which comes next, refuses the same rows"
 _NOT_READ = "a prefix does not depend on what follows it, so the padding is not read"
+_ASKED = "a planner is only asked where there is a decision; that it refuses elsewhere is for tests/test_bail.py"
 _REFUTED = "the divisor of a task whose weights are all 0: what is divided is 0"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -19,7 +20,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): _NEVER_NAMED,
     ("posterior.exact.posterior", "if total == np.inf:"): "the answer is NaN then, which refuses as well",
     ("posterior.exact._episodes", "return np.ones((family.num_tasks, 0))"): "an array without entries",
-    ("posterior.exact._episodes", "return np.zeros((family.num_tasks, 1))"): "one more episode, of log-likelihood 0",
+    (
+        "posterior.exact._episodes",
+        "return np.zeros((family.num_tasks, 1))",
+    ): "one more episode, of log-likelihood 0, changes no probability",
     (
         "posterior.exact._padded_current",
         "observations, subgoals = (np.ones((1, family.horizon), np.int32), "
@@ -50,5 +54,21 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "filtering.Filter.predict",
         "belief = (weights / jnp.where(total > 0, total, 2) * posterior[:, None]).T",
     ): _REFUTED,
+    ("planning.bail.bail", "if not 1 <= prompt.step <= family.horizon + 1:"): _ASKED,
+    ("planning.bail.bail", "if not 1 <= prompt.step <= family.horizon:"): _ASKED,
+    (
+        "planning.bail.bail",
+        "experts = solve_experts(family)",
+    ): "the experts given are those of the family: solved twice",
+    (
+        "planning.bail.bail",
+        "experts = check_experts(experts, family)",
+    ): "experts are given here; without them it refuses, which tests/test_bail.py would see",
+    ("planning.expert.first_best", "xp = np"): "the same functions, on the host",
+    ("planning.expert.first_best", "xp = jnp"): "the same functions, on the device",
+    (
+        "planning.expert.first_best",
+        "return xp.argmax(values > values.max(axis=-1, keepdims=True) - TIE, axis=-1).astype(np.int32)",
+    ): "two values would have to differ by 1e-9 exactly",
 }
 """(module.function, the statement after the change) -> why it does the same."""

@@ -487,11 +487,11 @@ class BeliefsOfTheEpisode(PlainPlanner):
         return super().beliefs(family, with_episodes(prompt, slice(0, 0)))
 
 
-class TableOfTwoSteps(PlainPlanner):
-    """The experts' table has room for two decisions; after them, the first subgoal is taken."""
+class TableOfThreeSteps(PlainPlanner):
+    """The experts' table has room for three decisions; after them, the first subgoal is taken."""
 
     def act(self, family: Family, prompt: Prompt, z: Integer) -> int:
-        return super().act(family, prompt, z) if prompt.step <= 2 else 0
+        return super().act(family, prompt, z) if prompt.step <= 3 else 0
 
 
 class TiesToTheLast(PlainPlanner):
@@ -544,7 +544,7 @@ class Float32Votes(PlainPlanner):
 
 PLANNERS = (
     ExpertOfLikeliest, ExpertOfWrongStep, WrongInstruction, InstructionOfLastEpisode, PriorBeliefs, BeliefsOfThePast,
-    BeliefsOfTheEpisode, TableOfTwoSteps, TiesToTheLast, CachedByHistory, SharpenedVotes, Float32Votes,
+    BeliefsOfTheEpisode, TableOfThreeSteps, TiesToTheLast, CachedByHistory, SharpenedVotes, Float32Votes,
 )  # fmt: skip
 
 

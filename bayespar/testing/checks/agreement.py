@@ -82,9 +82,11 @@ def extreme_cases(role: str) -> list[Case]:
 
     lazy = [[[[99 / 100, 1 / 100], [1 / 100, 99 / 100]]] * 2, [[[49 / 50, 1 / 50], [1 / 50, 49 / 50]]] * 2]
     rare = world([1 / 2, 1 / 2], [1 / 3, 2 / 3], lazy, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]], 300)
-    # One word that says something, and then only rare ones that say nothing: the first must not be forgotten.
+    # Words that say something come first and last, and between them only rare ones that say nothing: where the
+    # hidden state is at the end depends on how often it was swapped, and the first word must not be forgotten.
+    swap = [[[1, 0], [0, 1]], [[0, 1], [1, 0]]]
     told = [[1 / 100, 33 / 100, 66 / 100], [1 / 100, 66 / 100, 33 / 100]]
-    once = world([1 / 2, 1 / 2], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]], stay, told, 200)
+    once = world([1 / 2, 1 / 2], [[1 / 3, 2 / 3], [1 / 2, 1 / 2]], swap, told, 200)
     # The first half of an episode all but rules out one hidden state, and the second half brings it back.
     sure = world(
         [1 - 1e-12, 1e-12], [1 / 2, 1 / 2], stay, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]], [[1 / 2, 1 / 2]] * 2], 61
@@ -94,7 +96,7 @@ def extreme_cases(role: str) -> list[Case]:
         Case(noisy, many([[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]])),
         Case(noisy, many([[1, 1, 1]] * 700)),  # here all is certain: the two tasks are 850 nats apart
         Case(rare, episode([0] * 300)),
-        Case(once, episode([1] + [0] * 199)),
+        Case(once, episode([1] + [0] * 198 + [2])),
         Case(sure, episode([0] * 30 + [1] * 31)),
         *(Case(family, episode([0] * family.horizon)) for family in wide),
     ]

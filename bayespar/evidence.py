@@ -38,7 +38,8 @@ import numpy as np
 from jaxtyping import Float
 
 from .arrays import Array, is_traced, precision_of
-from .forward import log_kernels, log_space_block, log_space_prefixes, probability_block
+from .factored import Factored
+from .forward import is_small, log_kernels, log_space_block, log_space_prefixes, probability_block
 from .history import check_episodes
 from .world import Family, Sparse
 
@@ -46,7 +47,6 @@ BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow wit
 TASK_GROUP = 16  # tasks that one thread works on; fixed, so that results do not depend on the machine
 BLOCK_ENTRIES = 2**16  # entries of a block's forward vectors that are to stay in a core's cache
 SPARSE_ENTRIES = 2**22  # entries of the largest temporary of a sparse product
-DENSE_STATES = 32  # a Sparse kernel of at most this many states per successor is faster when made dense
 
 
 def log_evidence(family: Family, observations: Any, subgoals: Any) -> Float[Array, "Z N"]:
@@ -106,10 +106,13 @@ class Arithmetic(NamedTuple):
 def choose_arithmetic(family: Family) -> Arithmetic | None:
     """The fastest arithmetic proved not to lose a positive probability; None means log space."""
     kernel = family.transition
-    transition = np.asarray(kernel.probabilities if isinstance(kernel, Sparse) else kernel)
-    p_i, p_t, p_e = (_smallest_positive(a) for a in (family.initial, transition, family.emission))
+    factors: tuple[Any, ...] = kernel.factors if isinstance(kernel, Factored) else (kernel,)
+    if isinstance(kernel, Sparse):
+        factors = (kernel.probabilities,)
+    p_i, p_e = _smallest_positive(family.initial), _smallest_positive(family.emission)
+    p_t = sum(map(_smallest_positive, factors))
     start, c = p_i + p_e, p_t + p_e
-    all_positive = not isinstance(kernel, Sparse) and bool((transition > 0).all())
+    all_positive = not isinstance(kernel, Sparse) and all(bool((np.asarray(f) > 0).all()) for f in factors)
     S, H = family.num_states, family.horizon
     for dtype in dict.fromkeys((family.dtype, np.dtype(np.float64))):
         info = np.finfo(dtype)
@@ -147,14 +150,17 @@ def _by_probabilities(
     family: Family, observations: np.ndarray, subgoals: np.ndarray, prefix: bool, arithmetic: Arithmetic
 ) -> np.ndarray:
     Z, S, G, H = family.num_tasks, family.num_states, family.num_subgoals, family.horizon
-    K = family.transition.shape[-1]
-    dense = S <= DENSE_STATES * K
+    cast = family.astype(arithmetic.dtype)
+    transition = cast.transition
+    if isinstance(transition, Factored) and is_small(transition, S):
+        transition = cast.dense_transition()
+    K = transition.shape[-1]
+    dense = not isinstance(transition, Sparse) or is_small(transition, S)
     episodes = min(BLOCK_EPISODES, _power_below(SPARSE_ENTRIES // (S if dense else S * K)))
     tile = min(32, _power_below(episodes // (2 * G)))
-    cast = family.astype(arithmetic.dtype)
     out = _result(family, len(observations), prefix)
     plans = [(rows, plan_tiles(observations[rows], subgoals[rows], G, tile)) for rows in _blocks(len(out[0]), episodes)]
-    kernels = cast.initial, cast.transition, cast.emission.swapaxes(1, 2)
+    kernels = cast.initial, transition, cast.emission.swapaxes(1, 2)
 
     def work(tasks: slice) -> None:
         with precision_of(cast):

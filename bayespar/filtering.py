@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from .arrays import Array, is_traced
-from .evidence import DENSE_STATES, choose_arithmetic
-from .forward import log_predict, log_sum, safe_log
+from .evidence import choose_arithmetic
+from .factored import Factored, at_subgoal
+from .forward import is_small, log_predict, log_sum, safe_log
 from .world import Family, Sparse, check_family
 
 
@@ -31,7 +32,7 @@ class Filter(eqx.Module):
     """
 
     initial: Float[Array, "S Z"]
-    transition: Any  # [steps, G, S, S', Z or 1], or a Sparse [steps, G, S, K, Z or 1]
+    transition: Any  # [steps, G, S, S', Z or 1], a Sparse [steps, G, S, K, Z or 1], or a Factored of the former
     emission: Float[Array, "O S Ze"]
     log_space: bool = eqx.field(static=True)
 
@@ -51,15 +52,15 @@ class Filter(eqx.Module):
             return xp.ascontiguousarray(a) if xp is np else a
 
         kernel = family.transition
-        if isinstance(kernel, Sparse) and family.num_states <= DENSE_STATES * kernel.shape[-1]:
-            kernel = kernel.dense(family.num_states)
+        if is_small(kernel, family.num_states):
+            kernel = family.dense_transition()
         self.initial = log(xp.broadcast_to(family.initial.T, (family.num_states, family.num_tasks)))
         self.emission = log(xp.transpose(family.emission, (2, 1, 0)))
         if isinstance(kernel, Sparse):
             leaves = [last(kernel.next_states), log(last(kernel.probabilities))]
             self.transition = jax.tree.unflatten(jax.tree.structure(kernel), leaves)
         else:
-            self.transition = log(last(kernel))
+            self.transition = jax.tree.map(lambda a: log(last(a)), kernel)
 
     def start(self, observation: Any) -> Float[Array, "S Z"]:
         """Weights after the first observation."""
@@ -68,7 +69,7 @@ class Filter(eqx.Module):
 
     def advance(self, forward: Any, step: Any, subgoal: Any, observation: Any) -> Float[Array, "S Z"]:
         """Weights after ``subgoal`` at step ``step`` (from 0) and the ``observation`` that followed."""
-        if self.transition.shape[0] == 0:
+        if jax.tree.leaves(self.transition)[0].shape[0] == 0:
             return forward
         kernel, emitted = self._kernel(step, subgoal), jnp.asarray(self.emission)[observation]
         if self.log_space:
@@ -98,21 +99,32 @@ class Filter(eqx.Module):
             if isinstance(kernel, Sparse):
                 kernel = eqx.tree_at(lambda k: k.probabilities, kernel, jnp.exp(kernel.probabilities))
             else:
-                kernel = jnp.exp(kernel)
+                kernel = jax.tree.map(jnp.exp, kernel)
         return (_move(belief, kernel) * emission).sum(axis=(1, 2))
 
     def _kernel(self, step: Any, subgoal: Any) -> Any:
-        step = jnp.minimum(step, self.transition.shape[0] - 1)
-        return jax.tree.map(lambda a: jnp.asarray(a)[step, subgoal], self.transition)
+        return at_subgoal(self.transition, subgoal, lambda a, g: jnp.asarray(a)[jnp.minimum(step, a.shape[0] - 1), g])
 
 
-def _move(forward: Any, kernel: Any) -> Float[Array, "S2 Z"]:
+def _move_each(forward: Any, kernel: Factored) -> Float[Array, "S2 Z"]:
+    """One Actor after the other."""
+    x = forward.reshape(*kernel.state_sizes, -1)
+    others = (1,) * (len(kernel.factors) - 1)
+    for k, factor in enumerate(kernel.factors):
+        ahead = jnp.moveaxis(x, k, 0)
+        x = jnp.moveaxis(_move(ahead, factor.reshape(*factor.shape[:2], *others, -1)), 0, k)
+    return x.reshape(forward.shape)
+
+
+def _move(forward: Any, kernel: Any) -> Float[Array, "S2 *others Z"]:
     """sum_s alpha(s, z) P_z(s' | s) for each task, in probability space."""
     if isinstance(kernel, Sparse):
         tasks = jnp.arange(forward.shape[1])
         weights = forward[:, None] * kernel.probabilities
         states = jnp.broadcast_to(kernel.next_states, weights.shape)
         return jnp.zeros_like(forward).at[states, tasks].add(weights)
+    if isinstance(kernel, Factored):
+        return _move_each(forward, kernel)
     # Written out: a sum of S contiguous blocks vectorises over tasks, a batched product does not.
     total = forward[0] * kernel[0]
     for s in range(1, forward.shape[0]):

@@ -17,9 +17,19 @@ from jax import lax
 from jaxtyping import Float, Int
 
 from .arrays import Array, is_traced
+from .factored import Factored, at_subgoal
 from .world import Family, Sparse
 
+DENSE_STATES = 32  # a Sparse kernel of at most this many states per successor is faster when made dense
+FACTORED_STATES = 32  # likewise a Factored kernel of at most this many joint states
 LOG_WORKSPACE = 2**22  # entries of the largest temporary of the log-space path
+
+
+def is_small(kernel: Any, states: int) -> bool:
+    """Whether a Sparse or Factored kernel is faster when made dense."""
+    if isinstance(kernel, Factored):
+        return states <= FACTORED_STATES
+    return isinstance(kernel, Sparse) and states <= DENSE_STATES * kernel.shape[-1]
 
 
 def safe_log(p: Array) -> Array:
@@ -41,7 +51,14 @@ def log_sum(x: Array, axis: int) -> Array:
 
 
 def log_predict(log_forward: Float[Array, "Z S"], log_kernel: Any) -> Float[Array, "Z S"]:
-    """log of sum_s alpha(s) P(s' | s), for a log kernel [Z or 1, S, S'] or its Sparse form [Z or 1, S, K]."""
+    """log of sum_s alpha(s) P(s' | s), for a log kernel [Z or 1, S, S'], a Sparse one [Z or 1, S, K], or a Factored."""
+    if isinstance(log_kernel, Factored):
+        x = log_forward.reshape(-1, *log_kernel.state_sizes)
+        others = (1,) * (len(log_kernel.factors) - 1)
+        for k, factor in enumerate(log_kernel.factors, 1):
+            ahead = jnp.moveaxis(x, k, 1)[:, :, None] + factor.reshape(*factor.shape, *others)
+            x = jnp.moveaxis(log_sum(ahead, 1), 1, k)
+        return x.reshape(log_forward.shape)
     if not isinstance(log_kernel, Sparse):
         return log_sum(log_forward[:, :, None] + log_kernel, 1)
     x = log_forward[:, :, None] + log_kernel.probabilities
@@ -68,7 +85,7 @@ def log_kernels(family: Family) -> tuple[Array, Any, Array]:
         leaves = [jnp.asarray(transition.next_states), jnp.asarray(safe_log(transition.probabilities))]
         log_transition: Any = jax.tree.unflatten(jax.tree.structure(transition), leaves)
     else:
-        log_transition = jnp.asarray(safe_log(transition))
+        log_transition = jax.tree.map(lambda a: jnp.asarray(safe_log(a)), transition)
     return jnp.asarray(safe_log(family.initial)), log_transition, jnp.asarray(safe_log(family.emission))
 
 
@@ -91,7 +108,7 @@ def log_space_prefixes(
 
         def step(log_forward: Array, row: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             h, subgoal, observation = row
-            kernel = jax.tree.map(lambda a: a[:, jnp.minimum(h, a.shape[1] - 1), subgoal], log_transition)
+            kernel = at_subgoal(log_transition, subgoal, lambda a, g: a[:, jnp.minimum(h, a.shape[1] - 1), g])
             log_forward = log_predict(log_forward, kernel) + log_emission[:, :, observation]
             return log_forward, log_sum(log_forward, 1)
 
@@ -159,9 +176,9 @@ def probability_block(
             h, origin, seen, subgoals = plan
             x, exponent = observe(carry, origin, seen)
             total = _log_total(x, exponent) if prefix else None
-            here = jax.tree.map(lambda a: a[:, jnp.minimum(h, a.shape[1] - 1), subgoals], kernel)
+            here = at_subgoal(kernel, subgoals, lambda a, g: a[:, jnp.minimum(h, a.shape[1] - 1), g])
             x = x.reshape(block, tiles, -1, S)
-            y = _sparse_product(x, here) if isinstance(here, Sparse) else jnp.einsum("ztns,ztsk->ztnk", x, here)
+            y = _product(x, here)
             y, factor = y.reshape(block, slots, S), carry[1]
             if scaled:
                 factor, power = _power_of_two(y[..., 0])
@@ -188,6 +205,19 @@ def probability_block(
 def _rows(array: Any, index: Int[Array, " slots"]) -> Array:
     """``array[:, index]``; the plan keeps indices in bounds, so the hottest loop need not clamp them."""
     return array.at[:, index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _product(x: Float[Array, "z tiles n S"], kernel: Any) -> Float[Array, "z tiles n S"]:
+    """sum_s x(s) P(s' | s) of each slot, for the kernel of each tile."""
+    if isinstance(kernel, Sparse):
+        return _sparse_product(x, kernel)
+    if not isinstance(kernel, Factored):
+        return jnp.einsum("ztns,ztsk->ztnk", x, kernel)
+    y = x[..., None, :]  # states of the Actors done, and of those to come
+    for size, factor in zip(kernel.state_sizes, kernel.factors, strict=True):
+        y = y.reshape(*x.shape[:3], -1, size, y.shape[-1] // size)
+        y = jnp.einsum("ztndsr,ztsk->ztndkr", y, factor).reshape(*x.shape[:3], -1, y.shape[-1])
+    return y.reshape(x.shape)
 
 
 def _sparse_product(x: Float[Array, "z tiles n S"], kernel: Sparse) -> Float[Array, "z tiles n S"]:

@@ -44,7 +44,9 @@ def call(name: str, *positional: str, **named: str | None) -> str:
 def names(given: tuple[str, ...], kind: str) -> str | None:
     """Names as source, or None if they are the default ones, "kind 0", "kind 1", ..."""
     default = tuple(f"{kind} {i}" for i in range(len(given)))
-    return None if given == default else repr(list(given))
+    if given == default:
+        return None
+    return repr(list(given)) if type(given) is tuple else repr(given)
 
 
 def summary(name: str, sizes: Mapping[str, Any]) -> str:

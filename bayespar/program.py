@@ -16,6 +16,7 @@ import numpy as np
 
 from .enumeration import Leaf, enumerate_leaves
 from .errors import InvalidProgramError
+from .factored import Factored
 from .subprogram import kernel_cache
 from .validation import label_name, shown
 from .world import Family, Sparse, World
@@ -77,7 +78,7 @@ def enumerate_program(program: Program) -> Family:
     names: dict[str, None] = {}
     for leaf in leaves:
         names.update(dict.fromkeys(leaf.sites))
-    transitions = [w.transition for w in worlds]
+    transitions = _of_one_kind(worlds)
     return Family(
         weights / weights.sum(),
         _stack([w.initial for w in worlds]),
@@ -204,9 +205,25 @@ def _stack(arrays: Sequence[Any]) -> np.ndarray:
     return np.asarray(arrays[0])[None] if shared else np.stack(arrays)
 
 
+def _of_one_kind(worlds: Sequence[World]) -> list[Any]:
+    """The transitions; a composed one is made dense where that of another task came out dense."""
+    transitions = [w.transition for w in worlds]
+    if all(isinstance(t, Sparse) for t in transitions):
+        return transitions
+    return [
+        t.dense(w.initial.shape[0]) if isinstance(t, Sparse) and w.two_level is not None else t
+        for t, w in zip(transitions, worlds, strict=True)
+    ]
+
+
 def _stack_transitions(kernels: Sequence[Any]) -> Any:
     """Transitions stacked on a new task axis; sparse ones are padded to the same number of successors."""
     steps = max(k.shape[0] for k in kernels)
+    if all(isinstance(k, Factored) for k in kernels):
+        by_actor = zip(*(k.factors for k in kernels), strict=True)
+        return Factored([_stack_transitions(factors) for factors in by_actor])
+    if any(isinstance(k, Factored) for k in kernels):
+        raise InvalidProgramError("some tasks have a factored transition and some do not; use one kind")
     sparse = [isinstance(k, Sparse) for k in kernels]
     if any(sparse) != all(sparse):
         raise InvalidProgramError("some tasks have a sparse transition and some a dense one; use one kind")

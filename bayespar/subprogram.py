@@ -24,7 +24,7 @@ def labels_of(kind: str, given: Sequence[Any] | int | None) -> Sequence[Any] | N
     if isinstance(given, (int, np.integer)) and not isinstance(given, bool) and 0 < given < 2**31:
         return range(int(given))
     try:
-        labels = tuple(given)  # pyright: ignore[reportArgumentType]
+        labels = given if isinstance(given, tuple) else tuple(given)  # pyright: ignore[reportArgumentType]
         hash(labels)
         label_name(labels)
     except NO_ARRAY:

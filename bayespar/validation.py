@@ -141,7 +141,10 @@ def _index(index: Iterable[int]) -> str:
 
 
 def check_names(kind: str, names: Sequence[Any], count: int) -> tuple[str, ...]:
-    """``names`` as strings, if there are ``count`` distinct ones that survive a round trip through text."""
+    """``names`` as strings, if there are ``count`` distinct ones that survive a round trip through text.
+
+    A tuple of strings is returned as it is, so that what else it knows of them (see ``Team``) stays with them.
+    """
     try:
         labels = tuple(label_name(n) for n in names)
     except NO_ARRAY:
@@ -157,7 +160,7 @@ def check_names(kind: str, names: Sequence[Any], count: int) -> tuple[str, ...]:
     if len(set(labels)) != len(labels):
         twice = next(n for n in labels if labels.count(n) > 1)
         raise InvalidWorldError(f"{kind} has the name {shown(twice)} more than once; names must be distinct")
-    return labels
+    return names if isinstance(names, tuple) and names == labels else labels
 
 
 def _is_unicode(text: str) -> bool:

@@ -22,16 +22,17 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from .arrays import Array, is_traced
 from .errors import InvalidWorldError
+from .factored import Factored
 from .literal import LARGEST_SHOWN, call, names, nested, summary
+from .low_level import TwoLevel
+from .sparse import Sparse as Sparse, check_successors
 from .subprogram import enumerate_kernel, labels_of
 from .validation import (
-    NO_ARRAY,
     check_axis,
-    check_finite,
     check_names,
     check_ndim,
     check_range,
@@ -40,75 +41,6 @@ from .validation import (
     float_array,
     shown,
 )
-
-
-class Sparse(eqx.Module):
-    """A transition kernel stored as K possible successors for each row.
-
-    Attributes:
-        next_states: successor states [..., K], integers.
-        probabilities: their probabilities [..., K]; each row sums to 1. A successor may occur twice in a row
-            (its probabilities add) and a slot may be padded with probability 0.
-    """
-
-    next_states: Int[Array, "*rows K"]
-    probabilities: Float[Array, "*rows K"]
-
-    def __init__(self, next_states: Any, probabilities: Any):
-        """
-        Raises:
-            InvalidWorldError: the two arrays differ in shape, ``next_states`` are no indices, or a probability is not
-                finite.
-        """
-        self.probabilities = float_array("transition.probabilities", probabilities)
-        try:
-            states = next_states if is_traced(next_states) else np.asarray(next_states)
-        except NO_ARRAY:
-            raise InvalidWorldError("transition.next_states is ragged; give a rectangular array of states") from None
-        if not jax.numpy.issubdtype(states.dtype, np.integer):
-            raise InvalidWorldError(f"transition.next_states has dtype {states.dtype}; states are integers")
-        if states.shape != self.probabilities.shape:
-            raise InvalidWorldError(
-                f"transition.next_states has shape {list(states.shape)} and transition.probabilities "
-                f"{list(self.probabilities.shape)}; they must be equal"
-            )
-        check_finite("transition.probabilities", self.probabilities)
-        if not is_traced(states) and states.size:
-            _check_successors(states, np.iinfo(np.int32).max)
-        self.next_states = states.astype(np.int32)
-
-    def __repr__(self) -> str:
-        """The source that builds this kernel, where it is small."""
-        arrays = self.next_states, self.probabilities
-        if not all(isinstance(a, np.ndarray) for a in arrays) or 2 * self.probabilities.size > LARGEST_SHOWN:
-            return super().__repr__()
-        return call("bp.Sparse", *(nested(a) for a in arrays))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the two arrays, [..., K]."""
-        return tuple(self.probabilities.shape)
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes, the successor axis K included."""
-        return len(self.shape)
-
-    def dense(self, states: int) -> Float[Array, "*rows S"]:
-        """The same kernel as a dense array [..., S'], for ``states`` states."""
-        rows = int(np.prod(self.shape[:-1], dtype=int))
-        if is_traced(self):
-            zeros = jax.numpy.zeros((rows, states), self.probabilities.dtype)
-            index = jax.numpy.arange(rows)[:, None]
-            flat = zeros.at[index, self.next_states.reshape(rows, -1)].add(self.probabilities.reshape(rows, -1))
-        else:
-            flat = np.zeros((rows, states), self.probabilities.dtype)
-            np.add.at(
-                flat,
-                (np.arange(rows)[:, None], self.next_states.reshape(rows, -1)),
-                self.probabilities.reshape(rows, -1),
-            )
-        return flat.reshape(*self.shape[:-1], states)
 
 
 class World(eqx.Module):
@@ -123,21 +55,23 @@ class World(eqx.Module):
 
     Attributes:
         initial: rho, [S].
-        transition: P, [H-1 or 1, G, S, S'] or a Sparse [H-1 or 1, G, S, K].
+        transition: P, [H-1 or 1, G, S, S'], a Sparse [H-1 or 1, G, S, K], or a Factored.
         emission: E, [S, O].
         reward: [H, O, W], in [0, 1].
         horizon: H, observations in an episode; H-1 decisions.
         task: the name of this task, or None.
         instruction_prior: P_Omega, [W].
+        two_level: what ``transition`` was composed from, or None.
 
     Source: theory.md, section 1.
     """
 
     initial: Float[Array, " S"]
-    transition: Float[Array, "steps G S S2"] | Sparse
+    transition: Float[Array, "steps G S S2"] | Sparse | Factored
     emission: Float[Array, "S O"]
     reward: Float[Array, "H O W"]
     instruction_prior: Float[Array, " W"]
+    two_level: TwoLevel | None
     horizon: int = eqx.field(static=True)
     task: str | None = eqx.field(static=True)
     states: tuple[str, ...] = eqx.field(static=True)
@@ -163,7 +97,8 @@ class World(eqx.Module):
         """
         Args:
             initial: [S] or a sub-program.
-            transition: [G, S, S'], [H-1, G, S, S'], a Sparse with K in place of S', or a sub-program.
+            transition: [G, S, S'], [H-1, G, S, S'], a Sparse with K in place of S', a
+                :class:`Factored`, a sub-program, or a :class:`TwoLevel`, which is composed here.
             emission: [S, O] or a sub-program.
             reward: [H, O], or [H, O, W] when instructions differ in what they reward.
             horizon: H, observations in an episode.
@@ -176,6 +111,10 @@ class World(eqx.Module):
             InvalidWorldError: a contract of the arrays is broken.
             InvalidProgramError: a sub-program cannot be enumerated.
         """
+        self.two_level = transition if isinstance(transition, TwoLevel) else None
+        if isinstance(transition, TwoLevel):
+            states = transition.low_level.states if states is None else states
+            transition = transition.compose()
         given = {"states": states, "subgoals": subgoals, "observations": observations}
         labels = {kind: labels_of(kind, words) for kind, words in given.items()}
         if callable(initial):
@@ -184,7 +123,7 @@ class World(eqx.Module):
             transition = enumerate_kernel("transition", transition, ("subgoals", "states"), labels["states"], labels)
         if callable(emission):
             emission = enumerate_kernel("emission", emission, ("states",), labels["observations"], labels)
-        if not isinstance(transition, Sparse):
+        if not isinstance(transition, (Sparse, Factored)):
             transition = float_array("transition", transition)
         check_ndim("transition", transition, (3, 4), "[G, S, S'] or [H-1, G, S, S'] for one world")
         initial, emission = float_array("initial", initial), float_array("emission", emission)
@@ -229,7 +168,7 @@ class Family(eqx.Module):
     Attributes:
         task_prior: P_Z, [Z]; zeros are allowed and such tasks count nowhere.
         initial: rho_z, [Z or 1, S].
-        transition: P_z, [Z or 1, H-1 or 1, G, S, S'], or a Sparse with K in place of S'.
+        transition: P_z, [Z or 1, H-1 or 1, G, S, S'], or a Sparse with K in place of S', or a Factored.
         emission: E_z, [Z or 1, S, O].
         reward: r_h(o, w), [H, O, W], in [0, 1]; the same for every task.
         instruction_prior: P_Omega, [W].
@@ -242,7 +181,7 @@ class Family(eqx.Module):
 
     task_prior: Float[Array, " Z"]
     initial: Float[Array, "Zi S"]
-    transition: Float[Array, "Zt steps G S S2"] | Sparse
+    transition: Float[Array, "Zt steps G S S2"] | Sparse | Factored
     emission: Float[Array, "Ze S O"]
     reward: Float[Array, "H O W"]
     instruction_prior: Float[Array, " W"]
@@ -276,7 +215,7 @@ class Family(eqx.Module):
             task_prior: [Z].
             initial: [Z, S], or [S] shared.
             transition: [G, S, S'] shared, [Z or 1, G, S, S'], or [Z or 1, H-1, G, S, S'] where it depends on
-                the step; or a Sparse with K in place of S'.
+                the step; or a Sparse with K in place of S'; or a :class:`Factored` of arrays so laid out.
             emission: [Z, S, O], or [S, O] shared.
             reward: [H, O], or [H, O, W].
             horizon: H, observations in an episode.
@@ -295,7 +234,7 @@ class Family(eqx.Module):
         initial = float_array("initial", initial)
         emission = float_array("emission", emission)
         reward = float_array("reward", reward)
-        if not isinstance(transition, Sparse):
+        if not isinstance(transition, (Sparse, Factored)):
             transition = float_array("transition", transition)
 
         check_ndim("task_prior", prior, (1,), "[Z]")
@@ -321,21 +260,24 @@ class Family(eqx.Module):
             if size == 0:
                 raise InvalidWorldError(f"there are no {_KIND[name]} ({name} = 0); every axis needs at least one entry")
         check_axis("initial", initial, 0, (Z, 1), "the number of tasks (or 1, if shared)")
-        check_axis("transition", transition, 0, (Z, 1), "the number of tasks (or 1, if shared)")
-        check_axis(
-            "transition", transition, 1, (H - 1, 1), "H-1, the number of decisions (or 1, if every step is alike)"
-        )
+        parts: dict[str, Any] = {"transition": transition}
+        if isinstance(transition, Factored):
+            parts = {f"transition.factors[{k}]": f for k, f in enumerate(transition.factors)}
+        for name, part in parts.items():
+            check_axis(name, part, 0, (Z, 1), "the number of tasks (or 1, if shared)")
+            check_axis(name, part, 1, (H - 1, 1), "H-1, the number of decisions (or 1, if every step is alike)")
         check_axis("transition", transition, 3, S, "the number of states")
         check_axis("emission", emission, 0, (Z, 1), "the number of tasks (or 1, if shared)")
         check_axis("emission", emission, 1, S, "the number of states")
         check_axis("reward", reward, 0, H, "the horizon")
         check_axis("reward", reward, 1, O, "the number of observations")
         if isinstance(transition, Sparse):
-            _check_successors(transition.next_states, S)
+            check_successors(transition.next_states, S)
             check_rows("transition.probabilities", transition.probabilities)
         else:
             check_axis("transition", transition, 4, S, "the number of states")
-            check_rows("transition", transition)
+            for name, part in parts.items():
+                check_rows(name, part)
         check_rows("task_prior", prior)
         check_rows("initial", initial)
         check_rows("emission", emission)
@@ -379,12 +321,13 @@ class Family(eqx.Module):
         uniform = bool((self.instruction_prior == 1 / self.num_instructions).all())
         transition = self.transition
         if transition.shape[1] == 1:
-            transition = jax.tree.map(lambda a: _unshared(a[:, 0]), transition)
+            shared = transition.shape[0] == 1
+            transition = jax.tree.map(lambda a: a[0, 0] if shared else a[:, 0], transition)
         source = call(
             "bp.Family",
             nested(self.task_prior),
             nested(_unshared(self.initial)),
-            repr(transition) if isinstance(transition, Sparse) else nested(transition),
+            repr(transition) if isinstance(transition, (Sparse, Factored)) else nested(transition),
             nested(_unshared(self.emission)),
             nested(self.reward[..., 0] if self.num_instructions == 1 else self.reward),
             horizon=str(self.horizon),
@@ -444,7 +387,13 @@ class Family(eqx.Module):
         return jax.tree.map(lambda a: _cast(a, np.dtype(dtype)), self)
 
     def dense_transition(self) -> Float[Array, "Zt steps G S S2"]:
-        """``transition`` as a dense array."""
+        """``transition`` as a dense array.
+
+        Raises:
+            TooLargeError: it is factored, and the dense one would take more than 2 GiB.
+        """
+        if isinstance(self.transition, Factored):
+            return self.transition.dense()
         return self.transition.dense(self.num_states) if isinstance(self.transition, Sparse) else self.transition
 
     def world(self, task: int) -> World:
@@ -530,15 +479,3 @@ def _cast(array: Array, dtype: np.dtype) -> Array:
     if not jax.numpy.issubdtype(array.dtype, np.floating):
         return array
     return array.astype(dtype) if is_traced(array) else np.ascontiguousarray(array, dtype=dtype)
-
-
-def _check_successors(next_states: Array, states: int) -> None:
-    if is_traced(next_states):
-        return
-    bad = (next_states < 0) | (next_states >= states)
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InvalidWorldError(
-            f"transition.next_states[{', '.join(map(str, index))}] = {int(next_states[index])}, "
-            f"but states run from 0 to {states - 1}; pad unused slots with a valid state and probability 0"
-        )

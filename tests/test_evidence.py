@@ -105,7 +105,7 @@ def check(shape: tuple[int, ...], kind: str, seed: int) -> None:
     expected = oracle(family, o, g)
     with pytest.MonkeyPatch.context() as patch:
         if kind == "scattered":
-            patch.setattr(evidence, "DENSE_STATES", 0)
+            patch.setattr(forward, "DENSE_STATES", 0)
         assert evidence.choose_arithmetic(family) == Arithmetic(np.dtype(np.float64), scaled=False)
         close(log_evidence(family, o, g), expected[:, :, -1])
         close(prefix_log_evidence(family, o, g), expected)
@@ -244,7 +244,7 @@ def test_filter_beliefs_and_predictions(kind: str, log_space: bool, monkeypatch:
     """Beliefs are normalised conditionals; the predicted observation is the ratio of successive likelihoods."""
     family, o, g = make((2, 3, 2, 2, 5, 6), kind, 3)
     if kind == "scattered":
-        monkeypatch.setattr(filtering, "DENSE_STATES", 0)
+        monkeypatch.setattr("bayespar.forward.DENSE_STATES", 0)
     if log_space:
         monkeypatch.setattr(filtering, "choose_arithmetic", lambda family: None)
     with precision_of(family):

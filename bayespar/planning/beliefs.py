@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import TooLargeError
+from ..kernels import HostKernel
 from ..validation import check_limit
 from ..world import Family
 
@@ -67,7 +68,7 @@ def belief_graph(family: Family, depth: int, *, max_bytes: int = DEFAULT_MAX_BYT
     Z, S, G, O = family.num_tasks, family.num_states, family.num_subgoals, family.num_observations
     initial = np.broadcast_to(np.asarray(family.initial, np.float64), (Z, S))
     emission = np.asarray(family.emission, np.float64)
-    kernel = np.asarray(family.dense_transition(), np.float64)
+    kernel = HostKernel(family)
 
     def emit(z: int) -> np.ndarray:
         return emission[min(z, emission.shape[0] - 1)]
@@ -89,7 +90,6 @@ def belief_graph(family: Family, depth: int, *, max_bytes: int = DEFAULT_MAX_BYT
         if h == depth - 1:
             layers.append(Layer(task, belief, np.zeros((0, G, O)), np.zeros((0, G, O), np.int32)))
             break
-        step = min(h, kernel.shape[1] - 1)
         predicted = len(task) * G * O * 12
         _refuse(predicted, max_bytes, f"{len(task)} beliefs after {h + 1} observations")
         probability = np.zeros((len(task), G, O))
@@ -99,7 +99,7 @@ def belief_graph(family: Family, depth: int, *, max_bytes: int = DEFAULT_MAX_BYT
         for z in range(Z):
             rows = slice(bounds[z], bounds[z + 1])
             # Predicted next state [m, G, S'] before its observation.
-            moved = np.einsum("ms,gst->mgt", belief[rows], kernel[min(z, kernel.shape[0] - 1), step])
+            moved = kernel.push(z, h, belief[rows])
             probability[rows] = moved @ emit(z)
             m, g, o = np.nonzero(probability[rows] > 0)
             _refuse(len(m) * S * 24, max_bytes, f"{len(m)} next beliefs after {h + 1} observations")

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..kernels import HostKernel
 from ..program import Program, as_family
-from ..world import Family, Sparse
+from ..world import Family
 
 EQUAL = 1e-12
 """Two tasks are one class when their relative distance is at most this: rounding leaves about 1e-15."""
@@ -82,16 +84,17 @@ def task_classes(family_or_program: Family | Program) -> TaskClasses:
 def likelihood_distance(family: Family, first: int, second: int) -> float:
     """|| L_z - L_z' || relative to the larger of the norms, over all histories of a whole episode."""
     S, steps = family.num_states, family.horizon - 1
-    kernel, emission, initial = _dense(family)
+    kernel, emission, initial = _arrays(family)
     zs = [first, second]
     rows = [initial[z % len(initial)] for z in zs]
     emit = np.concatenate([emission[z % len(emission)] for z in zs])
     factor = _compress([np.concatenate(rows)[None] * column for column in emit.T])
     for h in range(steps):
-        moves = [kernel[z % len(kernel), h % kernel.shape[1]] for z in zs]
+        halves = factor[:, :S], factor[:, S:]
+        moves = [kernel.push(z, h, half) for z, half in zip(zs, halves, strict=True)]
         total = np.zeros((0, 2 * S))
-        for left, right in zip(*moves, strict=True):
-            moved = np.concatenate([factor[:, :S] @ left, factor[:, S:] @ right], axis=1)
+        for g in range(family.num_subgoals):
+            moved = np.concatenate([move[:, g] for move in moves], axis=1)
             total = _compress([total, *(moved * column for column in emit.T)])
         factor = total / np.abs(total).max()  # of a long episode nothing may overflow or vanish
     one, other = factor[:, :S].sum(axis=1), factor[:, S:].sum(axis=1)
@@ -110,7 +113,7 @@ def _functionals(family: Family) -> Float[np.ndarray, "Z signs"]:
     Distinct histories meet distinct products of signs, so the mean square over signs is the squared distance. A
     difference far above rounding proves two tasks different; the absence of one proves nothing.
     """
-    kernel, emission, initial = _dense(family)
+    kernel, emission, initial = _arrays(family)
     Z, G, O = family.num_tasks, family.num_subgoals, family.num_observations
     rng = np.random.default_rng(0)
     values = np.zeros((Z, _SIGNS))
@@ -119,14 +122,14 @@ def _functionals(family: Family) -> Float[np.ndarray, "Z signs"]:
         v = np.broadcast_to(initial, (Z, family.num_states)) * (emission @ signs[0, 0])
         for h in range(family.horizon - 1):
             heard = np.einsum("zso,go->zgs", emission, signs[h + 1])
-            move = np.broadcast_to(kernel[:, h % kernel.shape[1]], (Z, *kernel.shape[2:]))
-            v = (np.einsum("zs,zgst->zgt", v, move) * heard).mean(axis=1)
+            moved = np.concatenate([kernel.push(z, h, v[z : z + 1]) for z in range(Z)])
+            v = (moved * heard).mean(axis=1)
         values[:, k] = v.sum(axis=1)
     return values
 
 
-def _dense(family: Family) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return tuple(np.asarray(a, np.float64) for a in (family.dense_transition(), family.emission, family.initial))  # pyright: ignore[reportReturnType]
+def _arrays(family: Family) -> tuple[HostKernel, np.ndarray, np.ndarray]:
+    return HostKernel(family), np.asarray(family.emission, np.float64), np.asarray(family.initial, np.float64)
 
 
 def _select(family: Family, tasks: list[int], prior: np.ndarray, members: tuple[tuple[str, ...], ...]) -> Family:
@@ -135,14 +138,10 @@ def _select(family: Family, tasks: list[int], prior: np.ndarray, members: tuple[
     def rows(a):
         return a if a.shape[0] == 1 else a[np.asarray(tasks)]
 
-    kernel = family.transition
-    transition = (
-        Sparse(rows(kernel.next_states), rows(kernel.probabilities)) if isinstance(kernel, Sparse) else rows(kernel)
-    )
     return Family(
         (prior / prior.sum()).astype(family.dtype),
         rows(family.initial),
-        transition,
+        jax.tree.map(rows, family.transition),
         rows(family.emission),
         family.reward,
         horizon=family.horizon,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..arrays import Array, is_traced
 from ..errors import InvalidPlannerError, InvalidWorldError, TooLargeError
+from ..kernels import HostKernel
 from ..program import Program, as_family
 from ..validation import check_limit, shown
 from ..world import Family
@@ -275,16 +276,15 @@ def _mean_reward(family: Family) -> Float[np.ndarray, "Ze H S W"]:
 
 def _solve_states(family: Family) -> StateExperts:
     H, S, G, W = family.horizon, family.num_states, family.num_subgoals, family.num_instructions
-    kernel = np.asarray(family.dense_transition(), np.float64)
+    kernel = HostKernel(family)
     reward = _mean_reward(family)
-    Zq = max(kernel.shape[0], reward.shape[0])
+    Zq = max(kernel.tasks, reward.shape[0])
     table = np.zeros((Zq, max(H - 1, 1), S, G, W))  # one idle step if H = 1, so that it can be indexed
     best = np.zeros((Zq, S, W))
     for h in reversed(range(H - 1)):
         gain = reward[:, h + 1] + best
-        moved = np.einsum("zgst,ztw->zsgw", kernel[:, min(h, kernel.shape[1] - 1)], gain, optimize=True)
-        table[:, h] = moved
-        best = moved.max(axis=2)
+        table[:, h] = [kernel.pull(z, h, gain[z]) for z in range(Zq)]
+        best = table[:, h].max(axis=2)
     value = np.einsum(
         "zs,zsw->zw",
         np.broadcast_to(np.asarray(family.initial, np.float64), (family.num_tasks, S)),
@@ -342,18 +342,13 @@ def history_values(family: Family, graph: BeliefGraph) -> list[Float[np.ndarray,
 def _last_q(family: Family, graph: BeliefGraph) -> Float[np.ndarray, "M G W"]:
     """Q at the last decision, by matrix products: no table over observations is needed."""
     layer, H = graph.layers[-1], family.horizon
-    kernel = np.asarray(family.dense_transition(), np.float64)
+    kernel = HostKernel(family)
     reward = _mean_reward(family)[:, H - 1]
-    step = min(H - 2, kernel.shape[1] - 1)
     table = np.empty((len(layer.task), family.num_subgoals, family.num_instructions))
     bounds = np.searchsorted(layer.task, np.arange(family.num_tasks + 1))
     for z in range(family.num_tasks):
         rows = slice(bounds[z], bounds[z + 1])
-        gain = np.einsum(
-            "gst,tw->sgw",
-            kernel[min(z, kernel.shape[0] - 1), step],
-            reward[min(z, reward.shape[0] - 1)],
-        )
+        gain = kernel.pull(z, H - 2, reward[min(z, reward.shape[0] - 1)])
         table[rows] = np.einsum("ms,sgw->mgw", layer.belief[rows], gain)
     return table
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..arrays import Array
+from ..factored import Factored, unravel
 from ..planning.planner import as_key
 from ..world import Family, Sparse
 
@@ -20,14 +21,14 @@ class Environment(eqx.Module):
 
     Attributes:
         initial: [Z or 1, S].
-        transition: [Z or 1, steps, G, S, K].
+        transition: [Z or 1, steps, G, S, K], or a Factored of such arrays.
         next_states: successor of each slot, like ``transition``, or None where slot k is state k.
         emission: [Z or 1, S, O].
         instructions: [W].
     """
 
     initial: Float[Array, "Zi S"]
-    transition: Float[Array, "Zt steps G S K"]
+    transition: Float[Array, "Zt steps G S K"] | Factored
     next_states: Int[Array, "Zt steps G S K"] | None
     emission: Float[Array, "Ze S O"]
     instructions: Float[Array, " W"]
@@ -35,7 +36,8 @@ class Environment(eqx.Module):
     def __init__(self, family: Family):
         kernel = family.transition
         self.initial = np.cumsum(family.initial, axis=-1)
-        self.transition = np.cumsum(kernel.probabilities if isinstance(kernel, Sparse) else kernel, axis=-1)
+        probabilities = kernel.probabilities if isinstance(kernel, Sparse) else kernel
+        self.transition = jax.tree.map(lambda a: np.cumsum(a, axis=-1), probabilities)
         self.next_states = kernel.next_states if isinstance(kernel, Sparse) else None
         self.emission = np.cumsum(family.emission, axis=-1)
         self.instructions = np.cumsum(family.instruction_prior)
@@ -46,6 +48,8 @@ class Environment(eqx.Module):
 
     def move(self, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
         """The next state."""
+        if isinstance(self.transition, Factored):
+            return _move_each(self.transition, task, state, step, subgoal, uniform)
         step = jnp.minimum(step, self.transition.shape[1] - 1)
         slot = draw(_row(self.transition, task, step, subgoal, state), uniform)
         return slot if self.next_states is None else _row(self.next_states, task, step, subgoal, state)[slot]
@@ -53,6 +57,19 @@ class Environment(eqx.Module):
     def emit(self, task: Any, state: Any, uniform: Any) -> Any:
         """What the Reporter says in ``state``."""
         return draw(_row(self.emission, task, state), uniform)
+
+
+def _move_each(kernel: Factored, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
+    """One Actor after the other; where a number falls within the interval that it drew is again uniform."""
+    own = zip(kernel.factors, kernel.split(subgoal), unravel(state, kernel.state_sizes), strict=True)
+    moved = jnp.zeros((), jnp.int32)
+    for factor, g, s in own:
+        row = jnp.asarray(_row(factor, task, jnp.minimum(step, factor.shape[1] - 1), g, s))
+        part = draw(row, uniform)
+        low = jnp.where(part > 0, row[part - 1], 0)
+        uniform = jnp.clip((uniform * row[-1] - low) / (row[part] - low), 0, 1)
+        moved = moved * row.shape[0] + part
+    return moved
 
 
 def draw(cumulative: Any, uniform: Any) -> Any:

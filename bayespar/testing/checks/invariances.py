@@ -94,7 +94,7 @@ def state_order(f: Estimator, case: Case) -> Iterator[Equation]:
     if isinstance(kernel, Sparse):
         kernel = Sparse(place[kernel.next_states[..., order, :]], kernel.probabilities[..., order, :])
     else:
-        kernel = kernel[..., order, :][..., order]
+        kernel = family.dense_transition()[..., order, :][..., order]
     other = rebuilt(family, initial=family.initial[:, order], transition=kernel, emission=family.emission[:, order, :])
     answer = f(case)
     yield Equation(

@@ -11,6 +11,7 @@ Source: theory.md, section 1 and C1.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,18 @@ class Oracle:
             dense = self.numbers(np.zeros((*probabilities.shape[:-1], S)))
             for index in np.ndindex(*probabilities.shape):
                 dense[(*index[:-1], successors[index])] += probabilities[index]
+        elif hasattr(kernel, "factors"):
+            sizes = [max(axis) for axis in zip(*(np.shape(f)[:2] for f in kernel.factors), strict=True)]
+            each = [
+                np.broadcast_to(f, (*sizes, *f.shape[2:])).reshape(-1, *f.shape[2:])
+                for f in map(self.numbers, kernel.factors)
+            ]
+            joint = [
+                functools.reduce(np.kron, chosen)
+                for rows in zip(*each, strict=True)
+                for chosen in itertools.product(*rows)
+            ]
+            dense = np.array(joint).reshape(*sizes, -1, *joint[0].shape)
         else:
             dense = self.numbers(kernel)
         self.H = family.horizon

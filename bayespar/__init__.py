@@ -1,5 +1,14 @@
 """Bayesian inference for Planner-Actor-Reporter agents."""
 
+from .actors import (
+    ActorDistance as ActorDistance,
+    Demonstrations as Demonstrations,
+    Imitation as Imitation,
+    compare_actors as compare_actors,
+    imitate as imitate,
+    optimal_actor as optimal_actor,
+    sample_demonstrations as sample_demonstrations,
+)
 from .errors import (
     BayesparError as BayesparError,
     ImpossibleEvidenceError as ImpossibleEvidenceError,
@@ -10,9 +19,12 @@ from .errors import (
     TooLargeError as TooLargeError,
 )
 from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefix_log_evidence
+from .factored import Factored as Factored
 from .filtering import Filter as Filter
 from .history import Prompt as Prompt
+from .low_level import LowLevel as LowLevel, TwoLevel as TwoLevel
 from .planning.bail import bail as bail
+from .planning.bawm import Plan as Plan, WorldModel as WorldModel, bawm as bawm
 from .planning.classes import TaskClasses as TaskClasses, task_classes as task_classes
 from .planning.design import (
     Design as Design,
@@ -43,8 +55,10 @@ from .program import (
     load_model as load_model,
 )
 from .simulate.corpus import Corpus as Corpus, sample_corpus as sample_corpus
+from .simulate.low_level import LowLevelRollout as LowLevelRollout, rollout_low_level as rollout_low_level
 from .simulate.regret import RegretCurves as RegretCurves, simulate_regret as simulate_regret
 from .simulate.separation import estimate_eta as estimate_eta
+from .team import Team as Team
 from .theory.recommend import (
     Recommendation as Recommendation,
     Recommendations as Recommendations,

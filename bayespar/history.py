@@ -54,8 +54,8 @@ class Prompt(eqx.Module):
         Raises:
             InvalidPromptError: an array is not made of integers, or their shapes do not fit together.
         """
-        self.current_observations = _indices("current_observations", current_observations, 1)
-        self.current_subgoals = _indices("current_subgoals", current_subgoals, 1)
+        self.current_observations = as_indices("current_observations", current_observations, 1)
+        self.current_subgoals = as_indices("current_subgoals", current_subgoals, 1)
         h = self.current_observations.shape[0]
         if self.current_subgoals.shape[0] != max(h - 1, 0):
             raise InvalidPromptError(
@@ -63,26 +63,28 @@ class Prompt(eqx.Module):
                 "h observations go with h-1 subgoals: the next subgoal is the Planner's to choose"
             )
         if observations is None:
-            if subgoals is not None or (instructions is not None and _indices("instructions", instructions, 1).size):
+            if subgoals is not None or (instructions is not None and as_indices("instructions", instructions, 1).size):
                 raise InvalidPromptError("subgoals or instructions are given without observations; give all or none")
             observations, subgoals = np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32)
-        observations = _indices("observations", observations, 2)
+        observations = as_indices("observations", observations, 2)
         if subgoals is None:
             if observations.shape[1] > 1:
                 raise InvalidPromptError("observations are given without subgoals; give subgoals [N, H-1]")
             subgoals = np.zeros((observations.shape[0], 0), np.int32)
         self.observations = observations
-        self.subgoals = _indices("subgoals", subgoals, 2)
+        self.subgoals = as_indices("subgoals", subgoals, 2)
         N, H = self.observations.shape
         if self.subgoals.shape != (N, max(H - 1, 0)):
             raise InvalidPromptError(
                 f"observations has shape [{N}, {H}], so subgoals must be [{N}, {max(H - 1, 0)}]; "
                 f"it is {list(self.subgoals.shape)}"
             )
-        self.instructions = np.zeros(N, np.int32) if instructions is None else _indices("instructions", instructions, 1)
+        self.instructions = (
+            np.zeros(N, np.int32) if instructions is None else as_indices("instructions", instructions, 1)
+        )
         if self.instructions.shape != (N,):
             raise InvalidPromptError(f"there are {N} finished episodes but {self.instructions.shape[0]} instructions")
-        self.current_instruction = _indices("current_instruction", current_instruction, 0)
+        self.current_instruction = as_indices("current_instruction", current_instruction, 0)
         if not is_traced(self.current_instruction):
             self.current_instruction = int(self.current_instruction)
 
@@ -279,8 +281,8 @@ def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Ar
     Raises:
         InvalidPromptError: wrong shapes, not integers, or an index out of range.
     """
-    observations = _indices("observations", observations, 2)
-    subgoals = _indices("subgoals", subgoals, 2)
+    observations = as_indices("observations", observations, 2)
+    subgoals = as_indices("subgoals", subgoals, 2)
     H = check_family(family).horizon
     N = observations.shape[0]
     if observations.shape[1] != H:
@@ -298,7 +300,12 @@ def check_episodes(family: Family, observations: Any, subgoals: Any) -> tuple[Ar
     return observations, subgoals
 
 
-def _indices(name: str, value: Any, ndim: int) -> Any:
+def as_indices(name: str, value: Any, ndim: int) -> Any:
+    """``value`` as an int32 array of ``ndim`` axes; a tracer stays one.
+
+    Raises:
+        InvalidPromptError: it is none; ``name`` says whose.
+    """
     if isinstance(value, Tracer):
         array: Any = value
     else:

@@ -6,6 +6,9 @@ aggregated world model is to play safe. Playing safe teaches nothing, so a plann
 safe for ever, and where the gamble is good it loses 1 - s in every episode, on a world that does not grow.
 Imitation does better here: BAIL samples its experts, so it takes the risk now and then, and one try settles it.
 
+With a longer horizon the same choice is offered again at each of H-1 = n decisions, and what is learnt pays within the
+episode. The best plan then tries the gamble at once if its prior exceeds s / (n - (n-1) s), which is below s for n > 1.
+
 Source: theory.md, W3.
 """
 
@@ -19,30 +22,34 @@ STATES = ["before the choice", "safe prize", "jackpot", "blank ticket"]
 START, SAFE, JACKPOT, BLANK = range(4)
 
 
-def safe_or_risky(safe: float = 0.6, prior: float = 0.3) -> bp.World:
+def safe_or_risky(safe: float = 0.6, prior: float = 0.3, horizon: int = 2) -> bp.World:
     """The program.
 
     Args:
         safe: s, what the safe prize is worth.
         prior: P_Z(1), the prior probability that the gamble is good.
+        horizon: H; the Planner chooses H-1 times.
 
     Raises:
-        ValueError: unless 0 < prior < safe < 1; outside that range greedy planning does learn, or has nothing to learn.
+        ValueError: unless 0 < prior < safe < 1; outside that range one greedy choice does learn, or has nothing to
+            learn. Or unless there is a choice: horizon is at least 2.
     """
     if not 0 < prior < safe < 1:
         raise ValueError(f"safe_or_risky needs 0 < prior < safe < 1, but prior = {prior} and safe = {safe}")
+    if horizon < 2:
+        raise ValueError(f"safe_or_risky needs a choice, so horizon >= 2, but horizon = {horizon}")
     good = bool(numpyro.sample("good gamble", dist.Bernoulli(prior)))
 
-    transition = np.stack([np.eye(4), np.eye(4)])  # [G, S, S']: after the one decision, nothing moves
-    transition[0, START] = np.eye(4)[SAFE]
-    transition[1, START] = np.eye(4)[JACKPOT if good else BLANK]
+    transition = np.zeros((2, 4, 4))  # [G, S, S']: what is chosen decides, wherever it is chosen
+    transition[0, :, SAFE] = 1
+    transition[1, :, JACKPOT if good else BLANK] = 1
 
     return bp.World(
         [1.0, 0.0, 0.0, 0.0],
         transition,
         np.eye(4),
-        [[0.0, 0.0, 0.0, 0.0], [0.0, safe, 1.0, 0.0]],
-        horizon=2,
+        [[0.0, 0.0, 0.0, 0.0], *[[0.0, safe, 1.0, 0.0]] * (horizon - 1)],
+        horizon=horizon,
         task="the gamble is good" if good else "the gamble is bad",
         states=STATES,
         subgoals=["play safe", "take the risk"],

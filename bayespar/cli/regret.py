@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,28 @@ from ..planning.hellinger import eta
 from ..planning.information import graph_table, information_graph
 from ..planning.planner import Planner
 from ..program import enumerate_program, load_model
-from ..simulate.regret import RegretCurves, simulate_regret
-from ..theory.bounds import epsilon_greedy, gated_regret
-from ..theory.constants import instance
+from ..simulate.regret import PLANNERS, RegretCurves, simulate_regret
+from ..theory.bounds import epsilon_greedy, gated_regret, predictive_planning
+from ..theory.constants import Constants, instance
 from ..theory.figure import Curves, Series
 from ..world import Family
 from .common import WORLD, make_folder, print_json
 
 _POINTS = 400  # of a curve, in JSON and plots
 
+THEOREMS: dict[tuple[str, bool], tuple[str, Callable[[Constants, Exploration], np.ndarray]]] = {
+    ("bail", False): ("E2", lambda own, rule: epsilon_greedy(own, rule.coin)),
+    ("bail", True): ("E3", lambda own, rule: gated_regret(own, rule.gate)),
+    ("bawm", False): ("W2", lambda own, rule: predictive_planning(own, rule.coin)),
+}
+"""The theorem that bounds a planner's regret, and its bound [C, T], by planner and whether a gate explores."""
+
 
 def register(add: Any) -> None:
     """Add the command."""
     command = add("regret", run, "run a planner for T episodes, many times over, and measure what it loses")
     command.add_argument("world", help=WORLD)
-    command.add_argument("--planner", choices=("bail", "thompson", "map", "oracle"), default="bail")
+    command.add_argument("--planner", choices=tuple(PLANNERS), default="bail")
     command.add_argument(
         "--explore",
         default="0",
@@ -117,11 +125,12 @@ def _rule(text: str, family: Family, policy: Planner, episodes: int) -> Explorat
 
 
 def _bound(family: Family, planner: str, rule: Exploration, policy: Planner) -> tuple[np.ndarray | None, str]:
-    """What E2 or E3 guarantees to every task [Z, T], by the constants of this world; or None and why."""
-    if planner != "bail":
-        return None, f"no theorem bounds the regret of {planner}"
+    """What a theorem guarantees to every task [Z, T], by the constants of this world, and its name; or None and why."""
+    theorem, bound = THEOREMS.get((planner, rule.gated), ("", None))
+    if bound is None:
+        return None, f"no theorem bounds the regret of {planner}" + (" with a gate" if rule.gated else "")
     if not rule.gated and not rule.coin.any():
-        return None, "no theorem bounds BAIL without exploration"
+        return None, f"no theorem bounds {planner.upper()} without exploration"
     classes = task_classes(family)
     try:
         graph = information_graph(classes.family)
@@ -129,10 +138,10 @@ def _bound(family: Family, planner: str, rule: Exploration, policy: Planner) -> 
         return None, f"no bound: {error}"
     own = instance(graph, graph_table(graph, policy))
     episodes = len(rule.coin)
-    values = gated_regret(own, rule.gate) if rule.gated else epsilon_greedy(own, rule.coin)
-    if (values[:, -1] >= own.trivial * episodes).all():
+    values = bound(own, rule)
+    if (values[:, -1] >= np.maximum(own.trivial, own.worst) * episodes).all():
         return None, "the bound lies above what can be lost anyway"
-    return values[classes.label], "E3" if rule.gated else "E2"
+    return values[classes.label], theorem
 
 
 def _picked(episodes: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,17 @@ from ..errors import InvalidPlannerError, TooLargeError
 from ..program import Program
 from ..validation import check_count, check_fits, check_limit, shown
 from ..world import Family
+from .aggregated import GraphPlans
 from .beliefs import merge_rows
 from .classes import TaskClasses, task_classes
 from .design import as_exploration_policy
+from .expert import first_best
 from .exploration import Exploration, Odds, as_exploration, by_rule, check_rule
 from .game import Game
 from .graph_experts import GraphExperts, first_reward, graph_experts
 from .information import Flow, InformationGraph, graph_table, information_graph
+from .several import independent, sequential, team_of
 
-PLANNERS = ("bail", "map", "thompson")
 _BLOCK = 1 << 22  # entries of a temporary array
 
 
@@ -73,7 +75,8 @@ def expected_regret(
 
     Args:
         family_or_program: a Family, or a finite program.
-        planner: "bail", "map" or "thompson".
+        planner: "bail", "bawm" (the best plan in the aggregated world model), "map" or "thompson"; where several Actors
+            act, also "independent" or "sequential" (how they draw from BAIL).
         exploration: as for :func:`simulate_regret`.
         episodes: T.
         exploration_policy: as for :func:`simulate_regret`, if it acts on nothing but the posterior and the beliefs
@@ -98,6 +101,8 @@ def expected_regret(
     else:
         rule = as_exploration(rule, episodes)
     classes = task_classes(family_or_program)
+    if planner in ("independent", "sequential"):
+        team_of(classes.family)
     check_fits(f"episodes = {episodes}", 32 * classes.family.num_tasks * classes.family.horizon * int(episodes))
     graph = information_graph(classes.family)
     explorer = graph_table(graph, as_exploration_policy(exploration_policy, classes.family))
@@ -192,6 +197,26 @@ def posterior_recursion(
     return ExpectedRegret(regret, explored, unsure[0], unsure[1], counts, classes)
 
 
+def episode_loss(
+    graph: InformationGraph,
+    planner: str,
+    beliefs: Float[np.ndarray, "m C"],
+    *,
+    experts: GraphExperts | None = None,
+) -> Float[np.ndarray, "m C"]:
+    """J_z(pi*_z) - J_z(pi) of one episode, averaged over instructions, for a planner that starts from each posterior.
+
+    Args:
+        graph: of a family without duplicate tasks.
+        planner: a name.
+        beliefs: P(z | past) of the classes.
+        experts: from :func:`graph_experts`; solved here if not given.
+    """
+    episode = _Episode(graph, planner, [], graph_experts(graph) if experts is None else experts)
+    size = max(1, _BLOCK // episode.width)
+    return np.concatenate([episode.planned_loss(beliefs[k : k + size]) for k in range(0, len(beliefs), size)])
+
+
 @dataclass(frozen=True)
 class _Played:
     """One episode from each of m posteriors: loss [m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
@@ -224,6 +249,9 @@ class _Episode:
             for layer, after in itertools.pairwise(graph.layers)
         ]
         self.width = max(len(last), *(e.size for e in self.experts.scaled), len(self.messages) * family.num_tasks, 1)
+        if planner == "bawm":
+            self.plans = GraphPlans(graph)
+            self.width = max(self.width, self.plans.width)
 
     @functools.cached_property
     def expert_flows(self) -> list[list[np.ndarray]]:
@@ -249,33 +277,67 @@ class _Episode:
             else:
                 parts = [(1 - coin, self._planned(beliefs, w)), (coin, _same(self.explorer[w], m))]
             for k, (share, policy) in enumerate(parts):
+                if not (doubt or share.any()):
+                    continue
                 flows = self._follow(m, policy)
                 if doubt:
                     unsure[k] += chance * self._doubts(beliefs, flows)
-                left = np.broadcast_to(self.owed[:, w], (m, C)).copy()
-                for y, paid in zip(flows, self.rewards[w], strict=True):
-                    left -= np.einsum("mng,ngc->mc", y, paid, optimize=True)
-                loss += chance * share[:, None] * left
+                loss += chance * share[:, None] * self._lost(flows, m, w)
                 heard += chance * share[:, None] * self._ending(flows, m)
         return _Played(loss, unsure, heard)
+
+    def planned_loss(self, beliefs: Float[np.ndarray, "m C"]) -> Float[np.ndarray, "m C"]:
+        """What the planner loses under every task if it acts from each of m posteriors."""
+        m, total = len(beliefs), np.zeros(beliefs.shape)
+        for w, chance in enumerate(self.chance):
+            total += chance * self._lost(self._follow(m, self._planned(beliefs, w)), m, w)
+        return total
+
+    def _lost(self, flows: list[np.ndarray], m: int, w: int) -> np.ndarray:
+        """J_z(pi*_z, w) - J_z(pi, w) of each of m policies, [m, C]."""
+        left = np.broadcast_to(self.owed[:, w], (m, self.owed.shape[0])).copy()
+        for y, paid in zip(flows, self.rewards[w], strict=True):
+            left -= np.einsum("mng,ngc->mc", y, paid, optimize=True)
+        return left
 
     def _planned(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         """The planner's probabilities at every node, [m, n, G] a layer."""
         if not isinstance(self.planner, str):
             return _same(self.planner[w], len(beliefs))
-        if self.planner == "thompson":
-            return self._thompson(beliefs, w)
-        policy = []
-        for likelihood, actions in zip(self.experts.likelihood, self.experts.actions, strict=False):
+        return PLANNERS[self.planner](self, beliefs, w)
+
+    def _posteriors(self, beliefs: np.ndarray) -> Iterator[np.ndarray]:
+        """P(z | pt) at every node, [m, n, C] a layer."""
+        for likelihood, _ in zip(self.experts.likelihood, self.graph.layers, strict=False):
             joint = beliefs[:, None] * likelihood
             total = joint.sum(axis=2, keepdims=True)
-            posterior = joint / np.where(total > 0, total, 1)
-            if self.planner == "map":
-                first = (posterior >= posterior.max(axis=2, keepdims=True) - 1e-9).argmax(axis=2)
-                posterior = np.where(np.arange(posterior.shape[2]) == first[..., None], 1.0, 0.0)
-            votes = np.eye(self.graph.family.num_subgoals)[actions[..., w]]  # [n, C, G]
-            policy.append(np.einsum("mnc,ncg->mng", posterior, votes, optimize=True))
-        return policy
+            yield joint / np.where(total > 0, total, 1)
+
+    def _vote(self, posteriors: Iterable[np.ndarray], w: int) -> list[np.ndarray]:
+        """Experts averaged under a posterior at every node."""
+        votes = [np.eye(self.graph.family.num_subgoals)[a[..., w]] for a in self.experts.actions]  # [n, C, G]
+        return [np.einsum("mnc,ncg->mng", p, v, optimize=True) for p, v in zip(posteriors, votes, strict=True)]
+
+    def _bail(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        return self._vote(self._posteriors(beliefs), w)
+
+    def _map(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        return self._vote((np.eye(p.shape[2])[first_best(p)] for p in self._posteriors(beliefs)), w)
+
+    def _bawm(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        return [np.eye(q.shape[-1])[first_best(q[:, 0])] for q in self.plans.q(beliefs, w)]
+
+    def _by_actor(self, beliefs: np.ndarray, w: int, law: Callable[..., np.ndarray]) -> list[np.ndarray]:
+        """Several Actors who draw by ``law``."""
+        team = team_of(self.graph.family)
+        pairs = zip(self._posteriors(beliefs), self.experts.actions, strict=True)
+        return [law(team, p, np.broadcast_to(a[..., w], p.shape)) for p, a in pairs]
+
+    def _independent(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        return self._by_actor(beliefs, w, independent)
+
+    def _sequential(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
+        return self._by_actor(beliefs, w, sequential)
 
     def _thompson(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         """One task an episode: the mixture of the experts' flows, as a behavioural policy."""
@@ -331,6 +393,17 @@ class _Episode:
             last = self.graph.layers[-1]
             weight = flows[-1][:, last.node, last.subgoal]
         return (self.endings @ weight.T).T
+
+
+PLANNERS: dict[str, Callable[[_Episode, np.ndarray, int], list[np.ndarray]]] = {
+    "bail": _Episode._bail,
+    "bawm": _Episode._bawm,
+    "independent": _Episode._independent,
+    "map": _Episode._map,
+    "sequential": _Episode._sequential,
+    "thompson": _Episode._thompson,
+}
+"""The planners by name: (episode, posteriors [m, C], instruction) -> probabilities at every node, [m, n, G] a layer."""
 
 
 def _same(policy: Flow, m: int) -> list[np.ndarray]:

@@ -36,11 +36,7 @@ def graph_experts(graph: InformationGraph) -> GraphExperts:
     family = graph.family
     G, W = family.num_subgoals, family.num_instructions
     paid = [graph.rewards(w) for w in range(W)]
-    likelihood = [graph.likelihood]
-    for layer in graph.layers[:-1]:
-        _, first = np.unique(layer.child, return_index=True)
-        joint = layer.joint[first]
-        likelihood.append(joint / joint.mean(axis=1, keepdims=True))
+    likelihood = graph.likelihoods()
     scaled: list[np.ndarray] = []
     actions: list[np.ndarray] = []
     later = np.zeros((0, family.num_tasks, W))

@@ -123,6 +123,15 @@ class InformationGraph:
             child[layer.node + offsets[h], layer.subgoal, layer.observation] = layer.child + offsets[h + 1]
         return child
 
+    def likelihoods(self) -> list[Float[np.ndarray, "_ Z"]]:
+        """L_z(tau) / m(tau) at every node that has a decision; at the first nodes also if none has."""
+        out = [self.likelihood]
+        for layer in self.layers[:-1]:
+            _, first = np.unique(layer.child, return_index=True)
+            joint = layer.joint[first]
+            out.append(joint / joint.mean(axis=1, keepdims=True))
+        return out
+
     def rewards(self, instruction: int) -> list[Float[np.ndarray, "_ G Z"]]:
         """Expected reward of the observation that follows, by node and subgoal, under every task: J_z is linear in y.
 
@@ -201,13 +210,13 @@ class GraphPolicy(Planner):
 
     def __init__(self, graph: InformationGraph, policies: Sequence[Flow]):
         """``policies`` are behavioural: one for every instruction, or a single one for all."""
-        self.root, self.child = _places(graph)
+        self.root, self.child = places(graph)
         sink = np.full((1, graph.family.num_subgoals), 1 / graph.family.num_subgoals)
         self.table = np.stack([np.concatenate([*p, sink]) for p in policies]).astype(graph.family.dtype)
 
     def same_graph(self, graph: InformationGraph) -> bool:
         """Whether this is a policy over the nodes of ``graph``."""
-        return all(map(np.array_equal, (self.root, self.child), _places(graph)))
+        return all(map(np.array_equal, (self.root, self.child), places(graph)))
 
     def init(self, instruction: Any, key: Any) -> Any:
         return jnp.int32(0)
@@ -219,7 +228,7 @@ class GraphPolicy(Planner):
         return node, jnp.asarray(self.table)[row, node]
 
 
-def _places(graph: InformationGraph) -> tuple[np.ndarray, np.ndarray]:
+def places(graph: InformationGraph) -> tuple[np.ndarray, np.ndarray]:
     """The first node by observation, and the next ones; the last one where there is none."""
     child = graph.children()
     if not graph.layers:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
+from ..planning.aggregated import BawmPlanner
 from ..planning.bail import BailPlanner, WatchedPlanner
 from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
 from ..planning.classes import task_classes
@@ -24,7 +25,10 @@ from ..planning.design import as_exploration_policy
 from ..planning.expert import Experts, check_experts, solve_experts
 from ..planning.exploration import Odds, as_exploration, by_rule, check_rule
 from ..planning.hellinger import eta
+from ..planning.lookahead import LookaheadPlanner
 from ..planning.planner import Episode, Observed, Planner, as_planner, check_key, check_shape, is_distribution
+from ..planning.search import SearchPlanner
+from ..planning.several import IndependentPlanner, SequentialPlanner
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..validation import check_count, check_fits, check_fraction, shown
@@ -35,6 +39,27 @@ from .environment import Environment, draw, split_key, uniforms
 SEED_BLOCK = 16
 _LONGEST_CHUNK = 256
 _SHORT_CHUNK = 64  # where a block may be over early
+
+
+def _by_experts(kind: Any) -> Callable[[Family, Experts, int], Planner]:
+    return lambda family, experts, task: kind(family, experts)
+
+
+PLANNERS: dict[str, Callable[[Family, Experts, int], Planner]] = {
+    "bail": _by_experts(BailPlanner),
+    "bawm": lambda family, experts, task: BawmPlanner(family),
+    "bawm-lookahead": _by_experts(LookaheadPlanner),
+    "bawm-search": _by_experts(SearchPlanner),
+    "independent": _by_experts(IndependentPlanner),
+    "sequential": _by_experts(SequentialPlanner),
+    "thompson": _by_experts(ThompsonPlanner),
+    "map": _by_experts(MapPlanner),
+    "oracle": OraclePlanner,
+}
+"""The planners by name, made of the family, its experts and the true task, which only the oracle may read."""
+
+# Planners that give nothing away once their posterior is certain.
+_SETTLED = (BailPlanner, BawmPlanner, IndependentPlanner, MapPlanner, SequentialPlanner, ThompsonPlanner)
 
 
 @dataclass(frozen=True)
@@ -107,7 +132,9 @@ def simulate_regret(
     Args:
         family_or_program: a Family, or a finite program.
         task: the true task z, an index or a name.
-        planner: "bail", "thompson", "map", "oracle", or anything that :func:`as_planner` takes.
+        planner: "bail", "bawm" (the best plan in the aggregated world model; "bawm-lookahead" and "bawm-search" where
+            its histories do not fit), "independent" and "sequential" (how several Actors draw from BAIL), "thompson",
+            "map", "oracle", or anything that :func:`as_planner` takes.
         exploration: epsilon, a schedule [T], an :class:`Exploration`, or a rule of theory.md by name: "constant",
             "anytime" or "explore-first" (E2; they use the eta of the exploration policy), "gated" or "gated-anytime"
             (E3). A gate reads the planner's posterior, or the exact one if the planner has none.
@@ -123,6 +150,7 @@ def simulate_regret(
         InvalidPlannerError: no such planner or rule, a planner whose probabilities are none, a schedule outside [0, 1],
             a rule that needs an eta above 0, experts of another family, or no episodes, seeds or key.
         InvalidWorldError: no such task, or its prior is 0.
+        TooLargeError: so many episodes and seeds, or the histories that "bawm" plans over, do not fit.
 
     Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
     """
@@ -151,7 +179,7 @@ def simulate_regret(
         rule = by_rule(rule, Odds.of(family), least, episodes)
     estimator = "advantage" if experts.gap == 0 else "reward"
 
-    ends = estimator == "advantage" and type(chosen) in (BailPlanner, MapPlanner, ThompsonPlanner)
+    ends = estimator == "advantage" and type(chosen) in _SETTLED
     last_coin = int(np.flatnonzero(rule.coin).max(initial=-1))
     # In single precision a probability of 1 may hide a doubt that opens a gate.
     ends = ends and last_coin < episodes - _SHORT_CHUNK and family.dtype == np.float64
@@ -346,11 +374,8 @@ def _uncertainty(loop: Loop, planner_state: Any) -> Any:
 def _named_planner(planner: Any, family: Family, task: int, experts: Experts, episodes: int) -> Planner:
     if not isinstance(planner, str):
         return as_planner(planner, family, episodes=episodes)
-    if planner == "oracle":
-        return OraclePlanner(family, experts, task)
-    kinds = {"bail": BailPlanner, "thompson": ThompsonPlanner, "map": MapPlanner}
-    if planner not in kinds:
+    if planner not in PLANNERS:
         raise InvalidPlannerError(
-            f"planner = {shown(planner)}; give {', '.join(map(repr, [*kinds, 'oracle']))} or a planner of your own"
+            f"planner = {shown(planner)}; give {', '.join(map(repr, PLANNERS))} or a planner of your own"
         )
-    return kinds[planner](family, experts)
+    return PLANNERS[planner](family, experts, task)

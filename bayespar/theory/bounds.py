@@ -11,6 +11,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from ..planning.expert import TIE
 from ..planning.exploration import explore_first
 from .constants import Constants
 
@@ -23,9 +24,14 @@ def posterior_decay(constants: Constants, coin: Float[np.ndarray, " T"]) -> Floa
     return np.minimum(1.0, _decay(constants, coin) / 2)
 
 
-def epsilon_greedy(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
-    """E2: Reg_z(t) for every t, under any schedule of coins: (H-1) sum_t [eps_t + (1-eps_t) min(1, (H/4) S_t)]."""
-    acting = np.minimum(constants.cap[:, None], constants.advantage[:, None] * posterior_decay(constants, coin))
+def epsilon_greedy(constants: Constants, coin: Float[np.ndarray, " T"], *, actors: int = 1) -> Float[np.ndarray, "C T"]:
+    """E2: Reg_z(t) for every t, under any schedule of coins: (H-1) sum_t [eps_t + (1-eps_t) min(1, (H/4) S_t)].
+
+    M1: where each of K Actors draws from its own marginal of BAIL, S_t is to be taken K times. What such a mixture of
+    experts can lose is bounded by H-h alone, so with ``actors`` above 1 give the constants of :func:`worst_case`.
+    """
+    doubt = actors * constants.advantage[:, None] * posterior_decay(constants, coin)
+    acting = np.minimum(constants.cap[:, None], doubt)
     return np.cumsum(coin * constants.loss[:, None] + (1 - coin) * acting, axis=1)
 
 
@@ -87,15 +93,34 @@ def gated_closed_form(constants: Constants, episodes: int) -> Float[np.ndarray, 
 
 
 def predictive_planning(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
-    """W2: Reg_z(t) of planning in the aggregated model: (H-1) sum_t [eps_t + (1-eps_t) min(1, S_t)]."""
-    acting = (constants.horizon - 1) * np.minimum(1.0, _decay(constants, coin))
+    """W2: Reg_z(t) of planning in the aggregated model: (H-1) sum_t [eps_t + (1-eps_t) min(1, S_t)].
+
+    On the world at hand an episode loses at most min(R_z, sum over z' of odds_z' D_z'z) <= sum sqrt(R_z D_z'z odds_z'),
+    with R ``worst`` and D ``misled``; each root of odds shrinks as in E1.
+    """
+    most = constants.worst[:, None]
+    acting = np.minimum(most, _decay(constants, coin, np.sqrt(most * constants.misled.T)))
     return np.cumsum(coin * constants.loss[:, None] + (1 - coin) * acting, axis=1)
 
 
-def _decay(constants: Constants, coin: Float[np.ndarray, " T"]) -> Float[np.ndarray, "C T"]:
-    """S_t."""
+def planning_loss(constants: Constants, posterior: Float[np.ndarray, "m C"]) -> Float[np.ndarray, "m C"]:
+    """W2, one episode from a posterior: J_z(pi*_z) - J_z(pi) <= (H-1) min(1, (1-p)/p) with p = P(z | past).
+
+    On the world at hand min(R_z, sum over z' of odds_z' D_z'z). Ties are broken within 1e-9 of the best at each of H-1
+    decisions, which is worth (H-1) 1e-9 / p.
+    """
+    allowed = posterior @ constants.misled + (constants.horizon - 1) * TIE
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.minimum(constants.worst, allowed / posterior)
+
+
+def _decay(
+    constants: Constants, coin: Float[np.ndarray, " T"], weight: Float[np.ndarray, "C C"] | None = None
+) -> Float[np.ndarray, "C T"]:
+    """S_t; with a weight on each pair (z, z') if there is one."""
+    roots = constants.roots if weight is None else constants.roots * weight
     before = np.concatenate([[0.0], coin[:-1]])
     total = np.zeros((len(constants.prior), len(coin)))
     for other, eta in enumerate(constants.eta.T):
-        total += constants.roots[:, other, None] * np.cumprod(1 - before * eta[:, None], axis=1)
+        total += roots[:, other, None] * np.cumprod(1 - before * eta[:, None], axis=1)
     return total

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..planning.exploration import Odds
 from ..planning.game import Game
-from ..planning.graph_experts import GraphExperts, graph_experts
+from ..planning.graph_experts import GraphExperts, first_reward, graph_experts
 from ..planning.information import Flow, InformationGraph
 
 
@@ -25,6 +25,8 @@ class Constants:
         loss: what an exploring episode loses, [C]; H-1 in the worst case.
         advantage: sum over h of what following another task's expert at step h can lose, [C]; H(H-1)/2 in the worst.
         cap: what an episode of following experts can lose in all, [C]; H-1 in the worst.
+        worst: what an episode can lose whatever is done in it, [C]; H-1 in the worst.
+        misled: what following the expert of task z (second) loses under task z' (first), [C, C]; H-1 in the worst.
     """
 
     horizon: int
@@ -33,6 +35,8 @@ class Constants:
     loss: Float[np.ndarray, " C"]
     advantage: Float[np.ndarray, " C"]
     cap: Float[np.ndarray, " C"]
+    worst: Float[np.ndarray, " C"]
+    misled: Float[np.ndarray, "C C"]
 
     @property
     def least_eta(self) -> float:
@@ -61,7 +65,9 @@ def worst_case(horizon: int, prior: Float[np.ndarray, " C"], eta: float) -> Cons
     C = len(prior)
     one, pairs = np.ones(C), np.where(np.eye(C, dtype=bool), 0.0, eta)
     H = horizon
-    return Constants(H, np.asarray(prior, np.float64), pairs, (H - 1) * one, H * (H - 1) / 2 * one, (H - 1) * one)
+    most = (H - 1) * one
+    misled = np.where(np.eye(C, dtype=bool), 0.0, H - 1.0)
+    return Constants(H, np.asarray(prior, np.float64), pairs, most, H * (H - 1) / 2 * one, most, most, misled)
 
 
 def instance(graph: InformationGraph, policy: Sequence[Flow], *, experts: GraphExperts | None = None) -> Constants:
@@ -73,7 +79,8 @@ def instance(graph: InformationGraph, policy: Sequence[Flow], *, experts: GraphE
         experts: from :func:`graph_experts`; solved here if not given.
 
     Source: theory.md, E2; its H-1 and H-h are replaced by the exact loss of the policy and by the largest advantages
-    that following the expert of another live task can give away, which the performance-difference lemma allows.
+    that following the expert of another live task can give away, which the performance-difference lemma allows. W2; its
+    H-1 are replaced by what any plan can lose, and by what following one task's expert loses under another.
     """
     family, experts = graph.family, graph_experts(graph) if experts is None else experts
     game = Game(graph, experts.value)
@@ -82,7 +89,24 @@ def instance(graph: InformationGraph, policy: Sequence[Flow], *, experts: GraphE
     eta[tuple(game.pairs)] = game.information(flows)
     advantage, cap = _given_away(graph, experts)
     prior = np.asarray(family.task_prior, np.float64)
-    return Constants(family.horizon, prior, eta + eta.T, np.maximum(game.loss(flows), 0.0), advantage, cap)
+    loss = np.maximum(game.loss(flows), 0.0)
+    return Constants(family.horizon, prior, eta + eta.T, loss, advantage, cap, *_planned(graph, experts, game))
+
+
+def _planned(graph: InformationGraph, experts: GraphExperts, game: Game) -> tuple[np.ndarray, np.ndarray]:
+    """The largest loss of any policy [C], and what each task's expert (second) loses under each task (first) [C, C]."""
+    family = graph.family
+    C, G, W = family.num_tasks, family.num_subgoals, family.num_instructions
+    owed = experts.value - first_reward(graph)
+    worst = np.zeros((C, W))
+    for w in range(W):
+        rewards = graph.rewards(w)
+        for z in range(C):
+            worst[z, w] = owed[z, w] + graph.best([-r[..., z] for r in rewards])[0]
+    followed = [[graph.flow([np.eye(G)[a[:, z, w]] for a in experts.actions]) for w in range(W)] for z in range(C)]
+    misled = np.stack([game.loss(flows) for flows in followed], axis=1)
+    np.fill_diagonal(misled, 0.0)
+    return np.maximum(worst @ game.instructions, 0.0), np.maximum(misled, 0.0)
 
 
 def _given_away(graph: InformationGraph, experts: GraphExperts) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The joint law of a corpus, computed from its definition.
 
-This is the other side of C1-C3. It multiplies out P_D(z, instructions, observations, subgoals, label) with the
+This is the other side of C1-C3 and W1. It multiplies out P_D(z, instructions, observations, subgoals, label) with the
 behaviour policy and the instruction prior left in, from the kernels alone, and shares no code with the filter, the
 evidence kernel or the histories that it is compared with.
 """
@@ -18,14 +18,33 @@ Behaviour = Callable[[int, int, int, int], float]
 """pi_b as a function of (task, step, last observation, subgoal); a lawful one ignores the task."""
 
 
-def joint_posterior(
+def uneven_behaviour(family: Family, strength: float, key: int) -> Behaviour:
+    """A policy that depends on the step and the last observation and, by ``strength``, on the task.
+
+    Args:
+        family: the world.
+        strength: weight of each task's own taste in subgoals; lawful if 0.
+        key: of its random entries.
+    """
+    G = family.num_subgoals
+    rng = np.random.default_rng(key)
+    lawful = rng.dirichlet(np.full(G, 2.0), (family.horizon, family.num_observations))
+    taste = rng.dirichlet(np.ones(G), family.num_tasks)
+
+    def behaviour(task: int, step: int, observation: int, subgoal: int) -> float:
+        return (1 - strength) * float(lawful[step, observation, subgoal]) + strength * float(taste[task, subgoal])
+
+    return behaviour
+
+
+def joint_conditionals(
     family: Family,
     instructions: np.ndarray,
     observations: np.ndarray,
     subgoals: np.ndarray,
     behaviour: Behaviour,
-) -> Float[np.ndarray, "N Hm1 Z"]:
-    """P_D(z | pt_h) at every decision of a prompt of N episodes, by Bayes' rule on the joint law.
+) -> tuple[Float[np.ndarray, "N Hm1 Z"], Float[np.ndarray, "N H O"]]:
+    """What a prompt of N episodes says at each of its places, by Bayes' rule on the joint law.
 
     Args:
         family: the world.
@@ -34,25 +53,34 @@ def joint_posterior(
         subgoals: [N, H-1].
         behaviour: the policy that chose the subgoals.
 
-    Source: theory.md, C1.
+    Returns:
+        P_D(z | pt_h) at every decision, and P_D(o_h | what was before it) of every observation, the subgoal that was
+        chosen just before it included.
+
+    Source: theory.md, C1 and W1.
     """
     Z, H = family.num_tasks, family.horizon  # below, z % 1 picks the one row of a shared kernel
     initial = np.asarray(family.initial, np.float64)
     emission = np.asarray(family.emission, np.float64)
     kernel = np.asarray(family.dense_transition(), np.float64)
     mass = np.asarray(family.task_prior, np.float64).copy()
-    out = np.zeros((len(observations), H - 1, Z))
+    posterior = np.zeros((len(observations), H - 1, Z))
+    heard = np.zeros((len(observations), H, family.num_observations))
     for n, (w, o, g) in enumerate(zip(instructions, observations, subgoals, strict=True)):
         mass = mass * float(family.instruction_prior[w])
-        paths = [initial[z % len(initial)] * emission[z % len(emission)][:, o[0]] for z in range(Z)]
+        states = [initial[z % len(initial)] for z in range(Z)]
         chosen = np.ones(Z)
-        for h in range(H - 1):
-            joint = mass * chosen * [p.sum() for p in paths]
-            out[n, h] = joint / joint.sum()
+        for h in range(H):
+            joint = [mass[z] * chosen[z] * (states[z] @ emission[z % len(emission)]) for z in range(Z)]
+            heard[n, h] = sum(joint) / sum(j.sum() for j in joint)
+            paths = [states[z] * emission[z % len(emission)][:, o[h]] for z in range(Z)]
+            if h == H - 1:
+                break
+            task = mass * chosen * [p.sum() for p in paths]
+            posterior[n, h] = task / task.sum()
             for z in range(Z):
                 chosen[z] *= behaviour(z, h, int(o[h]), int(g[h]))
-                move = kernel[z % len(kernel), h % kernel.shape[1], g[h]]
-                paths[z] = (paths[z] @ move) * emission[z % len(emission)][:, o[h + 1]]
+                states[z] = paths[z] @ kernel[z % len(kernel), h % kernel.shape[1], g[h]]
         mass = mass * chosen * [p.sum() for p in paths]
         mass = mass / mass.sum()
-    return out
+    return posterior, heard

@@ -5,35 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from ..claim import Claim, Settings, Subject
-from ..joint_law import Behaviour, joint_posterior
+from ..joint_law import joint_conditionals, uneven_behaviour
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
 
 TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings of 1e-16 each
 TWIN_STRENGTH = 0.1
 
 
-def _behaviour(subject: Subject, strength: float) -> Behaviour:
-    """A policy that depends on the step and the last observation and, by ``strength``, on the task."""
-    family = subject.family
-    G = family.num_subgoals
-    rng = np.random.default_rng(subject.key)
-    lawful = rng.dirichlet(np.full(G, 2.0), (family.horizon, family.num_observations))
-    taste = rng.dirichlet(np.ones(G), family.num_tasks)
-
-    def behaviour(task: int, step: int, observation: int, subgoal: int) -> float:
-        return (1 - strength) * float(lawful[step, observation, subgoal]) + strength * float(taste[task, subgoal])
-
-    return behaviour
-
-
 def _error(subject: Subject, strength: float) -> float:
     """Largest difference between BAIL, or the posterior, and the conditionals of the joint law."""
     family, corpus = subject.family, subject.corpus
-    behaviour = _behaviour(subject, strength)
+    behaviour = uneven_behaviour(family, strength, subject.key)
     worst = 0.0
     for b in range(len(corpus.tasks)):
         prompt = corpus.instructions[b], corpus.observations[b], corpus.subgoals[b]
-        task = joint_posterior(family, *prompt, behaviour)
+        task, _ = joint_conditionals(family, *prompt, behaviour)
         votes = corpus.actions[b][..., None] == np.arange(family.num_subgoals)
         label = np.where(votes, task[..., None], 0).sum(axis=2)
         worst = max(worst, np.abs(label - corpus.bail[b]).max(), np.abs(task - corpus.posterior[b]).max())

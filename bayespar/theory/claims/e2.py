@@ -42,13 +42,13 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     if reason:
         return not_applicable(reason)
     said = f"exact regret / bound, four schedules, two policies, every task, up to {EPISODES} episodes"
-    outcomes = [against_bounds(subject, _rules, lambda constants, rule: epsilon_greedy(constants, rule.coin), said)]
+    outcomes = [against_bounds(subject, coin_rules, lambda constants, rule: epsilon_greedy(constants, rule.coin), said)]
     if subject.name == "needle":
         outcomes += [_needle(subject, tasks, settings) for tasks in (FULL_SIZES if settings.full else SIZES)]
     return all_of(outcomes)
 
 
-def _rules(constants: Constants) -> list[Exploration]:
+def coin_rules(constants: Constants) -> list[Exploration]:
     """The three schedules, and one exploring episode."""
     return [*schedules(constants, EPISODES).values(), by_coin((np.arange(EPISODES) < 1).astype(float))]
 
@@ -58,21 +58,24 @@ def against_bounds(
     rules: Callable[[Constants], Sequence[Exploration]],
     bound: Callable[[Constants, Exploration], np.ndarray],
     said: str,
+    *,
+    planner: str = "bail",
+    trivial: Callable[[Constants], np.ndarray] = lambda constants: constants.trivial,
 ) -> Outcome:
     """Exact expected regret of as many episodes as posteriors can be followed, by both policies and both constants."""
-    values, bounds, trivial = [], [], []
+    values, bounds, most = [], [], []
     for explorer in subject.explorers.values():
         own = explorer.constants
         if own.least_eta <= 0:
             continue
         for rule in rules(own):
-            regret = subject.expected("bail", rule, explorer).cumulative
+            regret = subject.expected(planner, rule, explorer).cumulative
             T = regret.shape[1]
             for constants in (own, worst_case(own.horizon, own.prior, own.least_eta)):
                 values.append(regret.ravel())
                 bounds.append(bound(constants, rule)[:, :T].ravel())
-                trivial.append(np.outer(constants.trivial, np.arange(1, T + 1)).ravel())
-    return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(trivial), said)
+                most.append(np.outer(trivial(constants), np.arange(1, T + 1)).ravel())
+    return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(most), said)
 
 
 def reading(tasks: int, accuracy: float = 0.5) -> tuple[FunctionPlanner, float]:

@@ -49,14 +49,7 @@ def enumerate_program(program: Program) -> Family:
 
     Source: theory.md, section 1.
     """
-    if not callable(program):
-        raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
-    with _ENUMERATING, jax.enable_x64(True):
-        kernel_cache.append({})
-        try:
-            leaves = list(enumerate_leaves(program))
-        finally:
-            kernel_cache.pop()
+    leaves = _leaves(program)
     worlds = [_check_world(leaf.value) for leaf in leaves]
     first = worlds[0]
     for leaf, world in zip(leaves, worlds, strict=True):
@@ -94,6 +87,29 @@ def enumerate_program(program: Program) -> Family:
         instructions=first.instructions,
         sites={name: [_plain(leaf.sites.get(name)) for leaf in leaves] for name in names},
     )
+
+
+def enumerate_worlds(program: Program) -> list[World]:
+    """The World of every task of a finite program, in the order of the tasks of its family.
+
+    A family holds composed kernels only; each World still has its ``two_level``.
+
+    Raises:
+        InvalidProgramError: as :func:`enumerate_program`.
+    """
+    return [_check_world(leaf.value) for leaf in _leaves(program)]
+
+
+def _leaves(program: Program) -> list[Leaf]:
+    """Every run of a program, in float64."""
+    if not callable(program):
+        raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
+    with _ENUMERATING, jax.enable_x64(True):
+        kernel_cache.append({})
+        try:
+            return list(enumerate_leaves(program))
+        finally:
+            kernel_cache.pop()
 
 
 def as_family(family_or_program: Family | Program) -> Family:

@@ -40,7 +40,7 @@ def warehouse(workers: int = 2, grip: float = 0.9) -> bp.World:
     """
     if not 2 <= workers <= len(WORKERS) or not 0 <= grip <= 1:
         raise ValueError(f"warehouse has 2 to {len(WORKERS)} workers and grip in [0, 1]; got {workers} and {grip}")
-    first = int(numpyro.sample("Ada's bay", dist.DiscreteUniform(0, 2)))
+    first = int(numpyro.sample("Ada's bay", dist.Categorical(np.array([0.6, 0.3, 0.1]))))  # one that she asked for
     second = int(numpyro.sample("Ben's bay", dist.Categorical((np.arange(3) != first) / 2)))
     label = {first: 0, second: 1}
 

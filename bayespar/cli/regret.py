@@ -139,7 +139,8 @@ def _bound(family: Family, planner: str, rule: Exploration, policy: Planner) -> 
     own = instance(graph, graph_table(graph, policy))
     episodes = len(rule.coin)
     values = bound(own, rule)
-    if (values[:, -1] >= np.maximum(own.trivial, own.worst) * episodes).all():
+    most = own.worst if theorem == "W2" else own.trivial
+    if (values[:, -1] >= most * episodes).all():
         return None, "the bound lies above what can be lost anyway"
     return values[classes.label], theorem
 

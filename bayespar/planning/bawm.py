@@ -203,7 +203,7 @@ class WorldModel:
         likelihood = plans.likelihood[h][node]
         weights = np.where(likelihood > 0, task / np.where(likelihood > 0, likelihood, 1), 0)
         values = np.asarray(plans.q(weights, int(prompt.current_instruction))[h][0, node])
-        best = int(first_best(values))
+        best = int(first_best(values[None])[0])
         return Plan(best, values, float(values[best]), 0.0, "exact")
 
     def _ahead(self, planner: LookaheadPlanner, key: Any) -> Plan:
@@ -220,7 +220,7 @@ class WorldModel:
                 method, (visits, values) = "search", _search(planner, start, jnp.int32(h), jnp.int32(w), key)
                 best, values = int(np.argmax(visits)), np.asarray(values, np.float64)
             else:
-                method, best, values = "lookahead", int(first_best(upper)), upper
+                method, best, values = "lookahead", int(first_best(upper[None])[0]), upper
         gap = max(0.0, float(upper.max() - lower[best])) if planner.experts.gap == 0 else math.nan
         return Plan(best, values, float(values[best]), gap, method)
 

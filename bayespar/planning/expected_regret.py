@@ -41,6 +41,7 @@ class ExpectedRegret:
 
     Attributes:
         regret: E[J_z(pi*_z, w) - J_z(pi_t, w)], [C, T], in units of reward.
+        by_instruction: likewise, of an episode whose instruction is w, [W, C, T]; its mean under P_Omega is ``regret``.
         explored: probability that the exploration policy acts, [C, T].
         doubt: E[1 - P(z | pt_h)] after each observation h of episode t if the planner acts in it, whatever the coin or
             the gate say, [C, T, H].
@@ -50,6 +51,7 @@ class ExpectedRegret:
     """
 
     regret: Float[np.ndarray, "C T"]
+    by_instruction: Float[np.ndarray, "W C T"]
     explored: Float[np.ndarray, "C T"]
     doubt: Float[np.ndarray, "C T H"]
     doubt_exploring: Float[np.ndarray, "C T H"]
@@ -150,7 +152,7 @@ def posterior_recursion(
     C, T, H = classes.family.num_tasks, len(rule.coin), classes.family.horizon
     beliefs = np.asarray(classes.family.task_prior, np.float64)[None]
     mass = np.ones((1, C))
-    regret, explored = np.zeros((C, T)), np.zeros((C, T))
+    regret, explored = np.zeros((len(episode.chance), C, T)), np.zeros((C, T))
     unsure, counts = np.full((2, C, T, H), 0.0 if doubt else np.nan), np.zeros(T, int)
     for t in range(T):
         counts[t] = len(beliefs)
@@ -162,7 +164,7 @@ def posterior_recursion(
         for begin in range(0, len(beliefs), size):
             rows = slice(begin, begin + size)
             out = episode.play(beliefs[rows], coin[rows], coin_per_step, doubt)
-            regret[:, t] += (mass[rows] * out.loss).sum(axis=0)
+            regret[:, :, t] += (mass[rows] * out.loss).sum(axis=1)
             explored[:, t] += (mass[rows] * coin[rows, None]).sum(axis=0)
             if doubt:
                 unsure[:, :, t] += np.einsum("mc,kmch->kch", mass[rows], out.doubt)
@@ -183,10 +185,8 @@ def posterior_recursion(
             break
         merged, index = merge_rows(np.concatenate(next_beliefs))
         if len(merged) > max_posteriors and truncate:
-            done = t + 1
-            return ExpectedRegret(
-                regret[:, :done], explored[:, :done], unsure[0, :, :done], unsure[1, :, :done], counts[:done], classes
-            )
+            T = t + 1
+            break
         if len(merged) > max_posteriors:
             raise TooLargeError(
                 f"{len(merged)} posteriors are possible after {t + 1} episodes, more than {max_posteriors}; ask for "
@@ -194,7 +194,9 @@ def posterior_recursion(
                 len(merged) * C * 16,
             )
         beliefs, mass = merged, _sum_rows(np.concatenate(next_mass), index, len(merged))
-    return ExpectedRegret(regret, explored, unsure[0], unsure[1], counts, classes)
+    regret, unsure = regret[:, :, :T], unsure[:, :, :T]
+    total = np.einsum("w,wct->ct", episode.chance, regret)
+    return ExpectedRegret(total, regret, explored[:, :T], unsure[0], unsure[1], counts[:T], classes)
 
 
 def episode_loss(
@@ -219,7 +221,7 @@ def episode_loss(
 
 @dataclass(frozen=True)
 class _Played:
-    """One episode from each of m posteriors: loss [m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
+    """One episode from each of m posteriors: loss [W, m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
 
     loss: np.ndarray
     doubt: np.ndarray
@@ -269,7 +271,8 @@ class _Episode:
         """Loss, doubt and what is heard; with a coin per step both entries of doubt are those of the mixture."""
         m, C = beliefs.shape
         H, total = self.graph.family.horizon, len(self.messages)
-        loss, unsure, heard = np.zeros((m, C)), np.zeros((2, m, C, H)), np.zeros((m, total))
+        loss = np.zeros((len(self.chance), m, C))
+        unsure, heard = np.zeros((2, m, C, H)), np.zeros((m, total))
         for w, chance in enumerate(self.chance):
             if coin_per_step:
                 policy = self._mixed(beliefs, w, coin)
@@ -282,7 +285,7 @@ class _Episode:
                 flows = self._follow(m, policy)
                 if doubt:
                     unsure[k] += chance * self._doubts(beliefs, flows)
-                loss += chance * share[:, None] * self._lost(flows, m, w)
+                loss[w] += share[:, None] * self._lost(flows, m, w)
                 heard += chance * share[:, None] * self._ending(flows, m)
         return _Played(loss, unsure, heard)
 

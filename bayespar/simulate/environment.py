@@ -42,6 +42,12 @@ class Environment(eqx.Module):
         self.emission = np.cumsum(family.emission, axis=-1)
         self.instructions = np.cumsum(family.instruction_prior)
 
+    def instruct(self, uniform: Float[np.ndarray, "*batch"]) -> Int[np.ndarray, "*batch"]:
+        """w, from one uniform number each, outside of traced code: what ``draw`` gives."""
+        total = self.instructions[-1]
+        target = np.minimum(uniform * total, np.nextafter(total, np.zeros_like(total)))
+        return np.searchsorted(self.instructions, target, side="right").astype(np.int32)
+
     def start(self, task: Any, uniform: Any) -> Any:
         """s_1 of a task, from one uniform number."""
         return draw(_row(self.initial, task), uniform)

@@ -71,6 +71,7 @@ class RegretCurves:
             J_z(pi*_z, w) - J_z(pi_t, w), in units of reward.
         true_task: P(z | pt) of the true task before each episode, [seeds, T]; NaN for a planner without a posterior.
         explored: whether the exploration policy acted, [seeds, T].
+        instructions: w of each episode, [seeds, T].
         bound: the largest entry that ``regret`` can have.
         estimator: "advantage" (the expert's advantages along the way, never negative) or "reward" (value minus
             rewards, where the experts are not exact).
@@ -79,6 +80,7 @@ class RegretCurves:
     regret: Float[np.ndarray, "seeds T"]
     true_task: Float[np.ndarray, "seeds T"]
     explored: np.ndarray
+    instructions: Int[np.ndarray, "seeds T"]
     bound: float
     estimator: str
 
@@ -86,6 +88,13 @@ class RegretCurves:
     def cumulative(self) -> Float[np.ndarray, "seeds T"]:
         """Regret summed over episodes, [seeds, T]."""
         return np.cumsum(self.regret, axis=1)
+
+    def under(self, instruction: int) -> Float[np.ndarray, " T"]:
+        """Mean regret of the t-th episode where its instruction is this one; NaN where it never was, [T]."""
+        asked = self.instructions == instruction
+        count = asked.sum(axis=0)
+        total = np.where(asked, self.regret, 0).sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def interval(self, episodes: int | None = None, *, alpha: float = 1e-3) -> Interval:
         """A confidence interval for Reg_z of the first ``episodes`` episodes (all by default), valid at any time.
@@ -215,21 +224,26 @@ def simulate_regret(
                     progress(SEED_BLOCK * chunk * (chunks - c if over else 1))
                 if over:
                     rest = (SEED_BLOCK, chunk * (chunks - c - 1))
-                    curves.append([np.zeros(rest), np.ones(rest), np.zeros(rest, bool)])
+                    numbers = np.zeros(rest, family.dtype)
+                    if family.num_instructions > 1:
+                        for i, part in enumerate(np.split(numbers, range(chunk, rest[1], chunk), axis=1)):
+                            part[:] = stream(block, c + 1 + i)[:, :, family.horizon, 0].T[:, : part.shape[1]]
+                    asked = loop.environment.instruct(numbers)
+                    curves.append([np.zeros(rest), np.ones(rest), np.zeros(rest, bool), asked])
                     break
             return [np.concatenate(a, axis=1) for a in zip(*curves, strict=True)]
 
     first = run(0)  # alone, so that only one thread compiles
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         results = [first, *pool.map(run, range(1, blocks))]
-    regret, true_task, explored = (np.concatenate(a)[:seeds, :episodes] for a in zip(*results, strict=True))
+    regret, true_task, explored, asked = (np.concatenate(a)[:seeds, :episodes] for a in zip(*results, strict=True))
     if np.isnan(regret).any():
         seed, t = (int(i) for i in np.argwhere(np.isnan(regret))[0])
         raise InvalidPlannerError(
             f"seed {seed}, episode {t} (both from 0): the acting policy returned no distribution over subgoals; "
             "if it is a posterior's, its evidence was impossible under every task that it knows"
         )
-    return RegretCurves(regret, true_task, explored, _largest_loss(family, estimator), estimator)
+    return RegretCurves(regret, true_task, explored, asked, _largest_loss(family, estimator), estimator)
 
 
 def _largest_loss(family: Family, estimator: str) -> float:
@@ -301,7 +315,7 @@ def _run_chunk(loop: Loop, state: Any, uniform: Any, rules: Any) -> Any:
 
 
 def _episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
-    """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored).
+    """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored, w).
 
     ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused); ``rule`` is
     (probability of the coin, threshold of the gate).
@@ -351,7 +365,7 @@ def _episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
     planner_state = loop.planner.observe(planner_state, Episode(w, jnp.append(observations, o), subgoals))
     if loop.estimator == "reward":
         loss = loss + jnp.asarray(loop.experts.value)[loop.task, w] - gained
-    return (planner_state, explorer_key), (loss, before, explore)
+    return (planner_state, explorer_key), (loss, before, explore, w)
 
 
 def _needs_belief(loop: Loop) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import numpy as np
 
+from ...simulate.corpus import Corpus, sample_corpus
 from ..claim import Claim, Settings, Subject
 from ..joint_law import joint_conditionals, uneven_behaviour
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
@@ -12,9 +14,16 @@ TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings o
 TWIN_STRENGTH = 0.1
 
 
-def _error(subject: Subject, strength: float) -> float:
-    """Largest difference between BAIL, or the posterior, and the conditionals of the joint law."""
+def _error(subject: Subject, strength: float, answers: Corpus | None = None) -> float:
+    """Largest difference between BAIL, or the posterior, and the conditionals of the joint law.
+
+    Args:
+        subject: the world.
+        strength: how much the behaviour depends on the task.
+        answers: a corpus of the same prompts, whose BAIL is judged instead.
+    """
     family, corpus = subject.family, subject.corpus
+    bail = corpus.bail if answers is None else answers.bail
     behaviour = uneven_behaviour(family, strength, subject.key)
     worst = 0.0
     for b in range(len(corpus.tasks)):
@@ -22,7 +31,7 @@ def _error(subject: Subject, strength: float) -> float:
         task, _ = joint_conditionals(family, *prompt, behaviour)
         votes = corpus.actions[b][..., None] == np.arange(family.num_subgoals)
         label = np.where(votes, task[..., None], 0).sum(axis=2)
-        worst = max(worst, np.abs(label - corpus.bail[b]).max(), np.abs(task - corpus.posterior[b]).max())
+        worst = max(worst, np.abs(label - bail[b]).max(), np.abs(task - corpus.posterior[b]).max())
     return float(worst)
 
 
@@ -44,7 +53,22 @@ def check(subject: Subject, settings: Settings) -> Outcome:
 def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
     error = _error(subject, TWIN_STRENGTH)
     name = "behaviour depends on the task: each task has its own taste in subgoals"
-    return [TwinOutcome(name, f"mixture weight {TWIN_STRENGTH}", error > TOLERANCE, error, 1.0)]
+    found = [TwinOutcome(name, f"mixture weight {TWIN_STRENGTH}", error > TOLERANCE, error, 1.0)]
+    misread = _misread(subject)
+    if misread is not None and (misread.actions != subject.corpus.actions).any():
+        error = _error(subject, 0.0, misread)
+        effect = f"a probability that is off by {error:.3g}"
+        found.append(TwinOutcome("BAIL that takes one instruction for another", effect, error > TOLERANCE, error, 1.0))
+    return found
+
+
+def _misread(subject: Subject) -> Corpus | None:
+    """The same prompts with the experts of another instruction, if there is one."""
+    family = subject.family
+    if family.num_instructions == 1:
+        return None
+    other = eqx.tree_at(lambda f: f.reward, family, np.roll(family.reward, 1, axis=2))
+    return sample_corpus(other, *corpus_size(subject), key=subject.key)
 
 
 def corpus_size(subject: Subject) -> tuple[int, int]:

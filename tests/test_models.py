@@ -15,7 +15,9 @@ import bayespar as bp
 from bayespar import models
 
 MODELS = Path(models.__path__[0])
-NAMES = ["aliased", "kitchen", "lock", "needle", "random_world", "safe_or_risky", "tiger"]
+NAMES = [
+    "aliased", "kitchen", "lock", "needle", "random_world", "safe_or_risky", "tiger", "two_doors", "warehouse",
+]  # fmt: skip
 
 
 @functools.cache

@@ -77,7 +77,7 @@ def check(subject: Subject, settings: Settings) -> Outcome:
 def _figure(found: dict[tuple[int, bool], tuple[np.ndarray, np.ndarray]]) -> Curves:
     times = list(range(1, EPISODES + 1))
     series = [Series("joint, any K", times, found[2, False][0].max(axis=0).tolist())]
-    for actors in (2, 4, 6):
+    for actors in ACTORS[::2]:
         regret, claimed = found[actors, True]
         series.append(Series(f"independent, K = {actors}", times, regret.max(axis=0).tolist()))
         series.append(Series(f"closed form, K = {actors}", times, claimed.tolist(), kind="bound"))

@@ -41,6 +41,7 @@ lint: $(VENV)/lint.stamp
 bench: $(VENV)-peers/stamp
 	$(VENV)-peers/bin/python benchmarks/evidence.py
 	$(VENV)-peers/bin/python benchmarks/online_loop.py
+	$(VENV)-peers/bin/python benchmarks/actors.py
 
 # Tests the adapters to other libraries, and prints what the checks find in those libraries.
 peers: $(VENV)-peers/stamp

@@ -203,3 +203,17 @@ def test_bad_teams_are_refused():
             team.join(bad)
     with pytest.raises(bp.InvalidWorldError, match="subgoals has 2 names"):
         bp.Family([1.0], [1.0], np.ones((3, 1, 1)), [[1.0]], [[0.0]] * 2, horizon=2, subgoals=team)
+
+
+def test_each_actor_composed_alone_is_all_of_them_composed_at_once():
+    """The joint low level is written out: pairs of states, pairs of actions, every pair of Actors side by side."""
+    rng = np.random.default_rng(12)
+    steps, sizes, actions, subgoals = 3, (2, 3), (2, 2), (2, 2)
+    moves = [random_rows(rng, (a, s, s)) for a, s in zip(actions, sizes, strict=True)]
+    actors = [random_rows(rng, (g, steps, s, a)) for g, s, a in zip(subgoals, sizes, actions, strict=True)]
+    alone = [bp.TwoLevel(bp.LowLevel(T, steps=steps), mu) for T, mu in zip(moves, actors, strict=True)]
+    T = np.einsum("ast,bvw->absvtw", *moves).reshape(4, 6, 6)
+    mu = np.einsum("gksa,hkvb->ghksvab", *actors).reshape(4, steps, 6, 4)
+    together = bp.TwoLevel(bp.LowLevel(T, steps=steps), mu).compose()
+    np.testing.assert_allclose(bp.Factored(alone).dense(), together, atol=1e-14)
+    assert np.abs(bp.Factored(alone[::-1]).dense() - together).max() > 0.01

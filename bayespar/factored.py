@@ -15,7 +15,7 @@ from jaxtyping import Float
 from .arrays import Array, is_traced
 from .errors import InvalidWorldError, TooLargeError
 from .literal import LARGEST_SHOWN, call, nested
-from .validation import NO_ARRAY, check_ndim, float_array, shown
+from .validation import NO_ARRAY, check_finite, check_ndim, float_array, shown
 
 _LARGEST_DENSE = 2**31  # bytes
 
@@ -46,7 +46,7 @@ class Factored(eqx.Module):
                 axes; or whatever has a method ``compose`` that makes one, such as a :class:`TwoLevel`.
 
         Raises:
-            InvalidWorldError: no factors, or one that is no square kernel.
+            InvalidWorldError: no factors, or one that is no square kernel of finite numbers.
         """
         try:
             given = list(factors)
@@ -139,4 +139,6 @@ def _one_factor(name: str, factor: Any) -> Array:
         factor = factor.compose()
     if hasattr(factor, "next_states"):
         factor = factor.dense(factor.shape[-2])
-    return float_array(name, factor)
+    array = float_array(name, factor)
+    check_finite(name, array)
+    return array

@@ -51,8 +51,8 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 # Results: the library makes them and never reads them, or they are plain records of a planner's arguments.
 RECORDS = {
-    "Corpus", "Design", "Episode", "ExpectedRegret", "Histories", "Observed", "Planner", "Recommendation",
-    "Recommendations", "RegretCurves", "TaskClasses",
+    "Corpus", "Design", "Episode", "ExpectedRegret", "Histories", "Observed", "Plan", "Planner", "Recommendation",
+    "Recommendations", "RegretCurves", "TaskClasses", "WorldModel",
 }  # fmt: skip
 
 
@@ -741,6 +741,38 @@ def of_sparse(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
     return {"next_states": ("array", rng.integers(3, size=shape)), "probabilities": ("array", rows(rng, shape))}
 
 
+def of_factored(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    G, S = (int(n) for n in rng.integers(1, 4, size=2))
+    return {"factors": ("array", rows(rng, (G, S, S)))}
+
+
+def of_low_level(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    A, S = (int(n) for n in rng.integers(1, 4, size=2))
+    drawn = {"transition": ("kernel", rows(rng, (A, S, S))), "steps": ("count", int(rng.integers(1, 4)))}
+    for name, count in (("states", S), ("actions", A)):
+        drawn |= optional(rng, **{name: ("names", [f"{name} {i}" for i in range(count)])})
+    return drawn
+
+
+@functools.cache
+def low_level() -> bp.LowLevel:
+    return bp.LowLevel(rows(np.random.default_rng(0), (2, 3, 3)), steps=2)
+
+
+@functools.cache
+def low_level_world() -> bp.World:
+    actors = rows(np.random.default_rng(1), (2, 2, 3, 2))
+    return bp.World([1, 0, 0], bp.TwoLevel(low_level(), actors), np.eye(3), np.zeros((3, 3)), horizon=3)
+
+
+def an_actor(rng: np.random.Generator) -> tuple[str, Any]:
+    return "array", rows(rng, (int(rng.integers(1, 3)), 3, 2))
+
+
+def imitated(states: Any, actions: Any) -> Any:
+    return bp.imitate(low_level(), bp.Demonstrations(states, actions))
+
+
 def of_prompt(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
     return {name: ("array", value) for name, value in draw_prompt(rng, families()[some_family(rng)]).items()}
 
@@ -779,7 +811,7 @@ def key_of(rng: np.random.Generator) -> tuple[str, Any]:
 def of_regret(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
     return {
         "task": ("task", pick(rng, [0, 0, family.tasks[0], np.int64(0)])),
-        "planner": ("policy", pick(rng, ["bail", "bail", "map", "thompson", "oracle", by_prompt])),
+        "planner": ("policy", pick(rng, ["bail", "bail", "bawm", "map", "thompson", "oracle", by_prompt])),
         "exploration": ("schedule", pick(rng, [0.0, 0.5, [0.5, 0.25], "gated", "explore-first", "anytime"])),
         "episodes": ("count", 2),
         "seeds": ("count", 2),
@@ -794,7 +826,7 @@ def of_regret(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, 
 
 def of_expected(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
     return {
-        "planner": ("word", pick(rng, ["bail", "map", "thompson"])),
+        "planner": ("word", pick(rng, ["bail", "bawm", "map", "thompson"])),
         "exploration": ("schedule", pick(rng, [0.0, [0.5, 0.25], "gated", "constant"])),
         "episodes": ("count", 2),
         **optional(rng, exploration_policy=policy_of(rng), max_posteriors=("count", 10_000)),
@@ -876,6 +908,34 @@ def as_text(prompt: Any, family: Any) -> Any:
     if not isinstance(prompt, bp.Prompt):
         raise bp.InvalidPromptError("the prompt is not even one")
     return prompt.to_text(family), prompt.to_json(family)
+
+
+def predicted(family_or_program: Any, prompt: Any, subgoal: Any) -> Any:
+    return bp.bawm(family_or_program, prompt).next_observation(subgoal)
+
+
+def continued(observations: Any, subgoals: Any) -> Any:
+    """Of an episode that has not begun; impossible ones have -inf."""
+    return bp.bawm(families()[0], bp.Prompt()).log_probability(observations, subgoals)
+
+
+def planned(family_or_program: Any, prompt: Any, **arguments: Any) -> Any:
+    return bp.bawm(family_or_program, prompt).plan(**arguments)
+
+
+def of_prediction(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    prompt = prompt_of(rng, family)
+    subgoal = None if prompt[1].step == 0 else pick(rng, [0, np.int64(1), family.subgoals[0]])
+    return {"prompt": prompt, "subgoal": ("task", subgoal)}
+
+
+def of_plan(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    method = pick(rng, ["exact", "exact", "lookahead"])
+    return {
+        "prompt": prompt_of(rng, family),
+        **optional(rng, method=("word", method), max_bytes=("count", 2**20), key=key_of(rng)),
+        **optional(rng, depth=("count", 1), simulations=("count", 2), experts=("experts", experts_of(i))),
+    }
 
 
 def marginal(site: Any) -> Any:
@@ -999,6 +1059,46 @@ ENTRIES: dict[str, Entry] = {
     "Family": Entry(bp.Family, of_family, weight=8),
     "World": Entry(bp.World, of_world, weight=4),
     "Sparse": Entry(bp.Sparse, of_sparse, weight=2),
+    "Factored": Entry(lambda factors: bp.Factored([factors, np.eye(2)[None]]), of_factored),
+    "Team": Entry(
+        bp.Team,
+        lambda rng: {"actors": ("sites", {"Ada": ["left", "right"], "Ben": list("abc")[: int(rng.integers(1, 4))]})},
+        refuses=("joint subgoal",),
+    ),
+    "LowLevel": Entry(bp.LowLevel, of_low_level),
+    "TwoLevel": Entry(
+        lambda actors: bp.TwoLevel(low_level(), actors).compose(),
+        lambda rng: {"actors": ("array", rows(rng, (2, int(rng.integers(1, 3)), 3, 2)))},
+    ),
+    "optimal_actor": Entry(
+        lambda reward: bp.optimal_actor(low_level(), reward),
+        lambda rng: {"reward": ("array", rng.random((2, 3) if rng.random() < 0.5 else 3))},
+    ),
+    "sample_demonstrations": Entry(
+        lambda **given: bp.sample_demonstrations(low_level(), **given),
+        lambda rng: {
+            "actor": an_actor(rng),
+            "initial": ("array", rows(rng, (3,))),
+            "count": ("count", 2),
+            **optional(rng, key=key_of(rng)),
+        },
+    ),
+    "imitate": Entry(
+        imitated,
+        lambda rng: {
+            "states": ("array", rng.integers(3, size=(4, 3))),
+            "actions": ("array", rng.integers(2, size=(4, 2))),
+        },
+    ),
+    "compare_actors": Entry(
+        lambda **given: bp.compare_actors(low_level(), **given),
+        lambda rng: {"actor": an_actor(rng), "other": an_actor(rng), "initial": ("array", rows(rng, (3,)))},
+    ),
+    "rollout_low_level": Entry(
+        lambda policy, **given: bp.rollout_low_level(low_level_world(), policy, **given),
+        lambda rng: {"policy": ("array", rng.integers(2, size=2)), **optional(rng, episodes=("count", 2), key=key_of(rng))},
+        refuses=POLICY_WORDS,
+    ),
     "Prompt": Entry(bp.Prompt, of_prompt, weight=3),
     "Prompt.from_text": Entry(bp.Prompt.from_text, of_written_prompt("to_text", "text", "text"), weight=3),
     "Prompt.from_dict": Entry(bp.Prompt.from_dict, of_written_prompt("to_dict", "data", "data"), weight=3),
@@ -1034,6 +1134,11 @@ ENTRIES: dict[str, Entry] = {
         weight=2,
         refuses=("a decision is made",),
     ),
+    "bawm": Entry(predicted, with_family(of_prediction), refuses=("is over",)),
+    "bawm.log_probability": Entry(
+        continued, lambda rng: {"observations": ("array", np.array([0, 1])), "subgoals": ("array", np.array([1]))}
+    ),
+    "bawm.plan": Entry(planned, with_family(of_plan), valid=0.1, refuses=("a decision is made",)),
     "numpyro_model": Entry(
         check_model,
         lambda rng: {"program": ("no program", program), "prompt": prompt_of(rng, coin_family())},

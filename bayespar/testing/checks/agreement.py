@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...factored import Factored
 from ...history import Prompt
 from ...world import Family, Sparse
 from ..case import AnswerError, Case, Estimator, truth
@@ -43,7 +44,7 @@ def refusal(f: Estimator, case: Case) -> Iterator[Equation]:
 def extremes(f: Estimator, case: Case) -> Iterator[Equation]:
     """With hundreds of episodes, of steps or of hidden states, the answer is that of exact rationals.
 
-    Catches: underflow, rounding that grows with the length, a window that is too short, mistakes in sparse kernels.
+    Catches: underflow, rounding that grows with the length, a window that is too short, mistakes in sparse and factored kernels.
     Blind to: whatever is wrong in one step in the same way (the agreement check sees it).
     Cost: one call, and a product of rationals with some thousand digits.
     """
@@ -67,8 +68,8 @@ def extreme_cases(role: str) -> list[Case]:
             prior, initial, transition, emission, np.zeros((horizon, np.shape(emission)[-1])), horizon=horizon
         )
 
-    def episode(observations: Any) -> Prompt:
-        subgoals = np.arange(len(observations) - 1) % 2
+    def episode(observations: Any, subgoals: int = 2) -> Prompt:
+        subgoals = np.arange(len(observations) - 1) % subgoals
         if role == "log_evidence":
             return Prompt(np.array([observations]), subgoals[None])
         return Prompt(current_observations=observations[:-1], current_subgoals=subgoals[:-1])
@@ -99,7 +100,22 @@ def extreme_cases(role: str) -> list[Case]:
         Case(once, episode([1] + [0] * 198 + [2])),
         Case(sure, episode([0] * 30 + [1] * 31)),
         *(Case(family, episode([0] * family.horizon)) for family in wide),
+        *(Case(couple(horizon), episode([0, 1] * (horizon // 2), 4)) for horizon in (6, 96)),
     ]
+
+
+def couple(horizon: int) -> Family:
+    """Two Actors on rings of six states each, stored as one kernel an Actor; tasks differ in how the first moves."""
+    on, stay = np.roll(np.eye(6), 1, axis=1), np.eye(6)
+
+    def moves(chances: Any) -> Any:
+        p = np.array(chances)[..., None, None]
+        return p * on + (1 - p) * stay
+
+    kernel = Factored([moves([[[1 / 2, 3 / 4]], [[1 / 4, 1]]]), moves([[[1 / 4, 1 / 2]]])])
+    first, second = np.divmod(np.arange(36), 6)
+    heard = np.array([[1 / 100, 99 / 100], [1 / 50, 49 / 50], [1 / 25, 24 / 25]])[(first + 2 * second) % 3]
+    return Family([2 / 5, 3 / 5], np.eye(36)[0], kernel, heard, np.zeros((horizon, 2)), horizon=horizon)
 
 
 def ring(horizon: int, emission: list[list[float]]) -> Family:

@@ -24,13 +24,13 @@ CORRECT: dict[str, Callable[[], Any]] = {
 """Our own functions in every role; they pass every check."""
 
 _POSTERIOR = ("posterior", "_log_prior", "_episodes", "_padded_current", "_current")
+_FILTER = ("Filter.start", "Filter.advance", "Filter.predict", "_move", "_move_each")
 _TARGETS: tuple[tuple[str, tuple[str, ...], str, Callable[..., Any]], ...] = (
     ("posterior.exact", _POSTERIOR, "posterior", entries.posterior),
     ("posterior.exact", ("posterior_path", "_log_joint_path"), "posterior", entries.posterior_path),
     ("statistics", ("log_sum_exp",), "posterior", entries.posterior),
     ("posterior.exact", ("state_posterior", "state_posterior_by_task"), "state_posterior", entries.state_posterior),
-    ("filtering", ("Filter.start", "Filter.advance", "Filter.predict", "_move"), "next_observation",
-     entries.next_observation),
+    ("filtering", _FILTER, "next_observation", entries.next_observation),
     ("planning.bail", ("bail", "expert_actions"), "planner", entries.planner),
     ("planning.expert", ("first_best",), "planner", entries.planner),
     ("forward", ("log_sum", "log_predict"), "log_evidence", entries.log_evidence),

@@ -79,7 +79,7 @@ class ActorDistance:
         return float((self.visited * self.distance).sum(axis=1).mean())
 
 
-def optimal_actor(low_level: LowLevel, reward: Any) -> Float[np.ndarray, "steps S A"]:
+def optimal_actor(low_level: Any, reward: Any) -> Float[np.ndarray, "steps S A"]:
     """The Actor that collects most, by value iteration over the low-level steps.
 
     Args:
@@ -117,7 +117,7 @@ def optimal_actor(low_level: LowLevel, reward: Any) -> Float[np.ndarray, "steps 
     return actor
 
 
-def sample_demonstrations(low_level: LowLevel, actor: Any, initial: Any, count: int, *, key: Any = 0) -> Demonstrations:
+def sample_demonstrations(low_level: Any, actor: Any, initial: Any, count: int, *, key: Any = 0) -> Demonstrations:
     """Runs of an Actor, each of H_a steps.
 
     Args:
@@ -145,7 +145,7 @@ def sample_demonstrations(low_level: LowLevel, actor: Any, initial: Any, count: 
     return Demonstrations(states, actions)
 
 
-def imitate(low_level: LowLevel, demonstrations: Demonstrations, *, stationary: bool = False) -> Imitation:
+def imitate(low_level: Any, demonstrations: Any, *, stationary: bool = False) -> Imitation:
     """Behaviour cloning by counts: how often each action was taken in each state, at each step.
 
     A row that no demonstration visits is uniform over the actions; ``visits`` says which these are.
@@ -183,7 +183,7 @@ def imitate(low_level: LowLevel, demonstrations: Demonstrations, *, stationary: 
     return Imitation(actor, visits)
 
 
-def compare_actors(low_level: LowLevel, actor: Any, other: Any, initial: Any) -> ActorDistance:
+def compare_actors(low_level: Any, actor: Any, other: Any, initial: Any) -> ActorDistance:
     """Total variation between two Actors in every state and step, and where the first one goes, exactly.
 
     Args:

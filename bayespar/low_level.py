@@ -111,7 +111,7 @@ class TwoLevel(eqx.Module):
     low_level: LowLevel
     actors: Float[Array, "G steps S A"]
 
-    def __init__(self, low_level: LowLevel, actors: Any):
+    def __init__(self, low_level: Any, actors: Any):
         """
         Args:
             low_level: T.

@@ -4,10 +4,10 @@ The flat is a grid. Two walls that cross in its middle make four rooms, each arm
 is to be handed over at the front door, in the hall, or at the back door, in the study. A walker begins at the front
 door. At every low-level step it moves to a neighbouring cell or uses its hands, which take a parcel from a table and
 hand it over at a door; each of these fails with a small probability, and then nothing changes. The Planner says where
-to go. The Actor of that subgoal knows the flat as it was built, with every door open and a parcel on the table that it
-is sent to, and is optimal for that, as long as the subgoal lasts. So it uses its hands in vain at an empty table, and
-before a blocked door it stands until the Planner sends it another way. From the front door, the way to the study table
-leads through the bedroom and the way to the back door through the kitchen: both ways round are open to the Planner.
+to go. The Actor of that subgoal knows the flat as it was built, with every door open, and believes that its hands are
+needed where it is sent; for that it is optimal. So it uses its hands in vain at an empty table, and before a blocked
+door it stands until the Planner sends it another way. From the front door, the way to the study table leads through the
+bedroom and the way to the back door through the kitchen: both ways round are open to the Planner.
 
 The task is where the parcel lies and which door is blocked. The Reporter names the room rightly, but where there is a
 table it may overlook a parcel, or take something else for one; what the walker carries it sees. There is time for
@@ -34,23 +34,21 @@ SIGHTS, HANDS = ["a parcel, it seems", "no parcel", "parcel in hand"], ["empty-h
 SEEN = {True: [0.8, 0.2, 0.0], False: [0.1, 0.9, 0.0]}  # at a table with the parcel on it, and without
 HANDED_OVER = "the parcel is handed over"
 OBSERVATIONS = [f"at the {table}: {sight}" for table in TABLES for sight in SIGHTS]
-OBSERVATIONS += [f"{where}, {hands}" for where in [f"at the {e}" for e in EXITS] for hands in HANDS]
-OBSERVATIONS += [f"{where}, {hands}" for where in [f"in the {room}" for room in ROOMS] for hands in HANDS]
-OBSERVATIONS += [HANDED_OVER]
+WHERE = [*(f"at the {door}" for door in EXITS), *(f"in the {room}" for room in ROOMS)]
+OBSERVATIONS += [*(f"{where}, {hands}" for where in WHERE for hands in HANDS), HANDED_OVER]
 
 
 class Flat:
     """The floor plan; places are (row, column), from the north-west. A state is (cell, carrying), or the last one."""
 
     def __init__(self, size):
-        middle, near, last = size // 2, size // 7, size - 2
-        far = last + 1 - near
+        middle, near, last, far = size // 2, size // 7, size - 2, size - 1 - size // 7
         doors = [(middle, middle // 2), (near, middle), (middle, far), (last - near, middle)]
-        places = [(near, near), (middle - near, far), (middle + 2, near), (middle + 2, last - 1)]  # the tables
-        places += [(last, middle // 2), (1, middle + near)]
+        tables = [(near, near), (middle - near, far), (middle + 2, near), (middle + 2, last - 1)]
+        exits = [(last, middle // 2), (1, middle + near)]
         inside = [(row, column) for row in range(1, size - 1) for column in range(1, size - 1)]
         self.size, self.doors = size, dict(zip(DOORS, doors, strict=True))
-        self.landmarks = dict(zip([*TABLES, *EXITS], places, strict=True))
+        self.landmarks = dict(zip([*TABLES, *EXITS], [*tables, *exits], strict=True))
         self.cells = [cell for cell in inside if middle not in cell or cell in doors]
         self.states = [*((cell, carrying) for carrying in (False, True) for cell in self.cells), HANDED_OVER]
 
@@ -62,17 +60,18 @@ class Flat:
             if action in MOVES:
                 new = cell[0] + MOVES[action][0], cell[1] + MOVES[action][1]
                 return state if new == self.doors.get(blocked) else (new, carrying)
-            handed_over = carrying and cell in [self.landmarks[e] for e in exits]
-            return HANDED_OVER if handed_over else (cell, carrying or cell == self.landmarks.get(parcel))
+            if carrying and any(cell == self.landmarks[place] for place in exits):
+                return HANDED_OVER
+            return cell, carrying or cell == self.landmarks.get(parcel)
 
         index = {state: i for i, state in enumerate(self.states)}
         stay = np.tile(np.arange(len(index)), (len(ACTIONS), 1))
         done = stay.copy()  # a wall is no state: nothing changes then, nor once the errand is over
         for a, action in enumerate(ACTIONS):
             done[a, :-1] = [index.get(after(state, action), i) for i, state in enumerate(self.states[:-1])]
-        chance = np.tile([1 - slip, slip], (*stay.shape, 1))
-        kernel = bp.Sparse(np.stack([done, stay], axis=-1), chance)
-        return bp.LowLevel(kernel, steps=steps, states=self.states, actions=ACTIONS)
+        kernel = bp.Sparse(np.stack([done, stay], axis=-1), np.tile([1 - slip, slip], (*stay.shape, 1)))
+        names = [f"row {row}, column {column}, {HANDS[carrying]}" for (row, column), carrying in self.states[:-1]]
+        return bp.LowLevel(kernel, steps=steps, states=[*names, HANDED_OVER], actions=ACTIONS)
 
     def emission(self, parcel):
         """What is said in each state, [S, O], with the parcel on that table."""
@@ -95,11 +94,9 @@ def built(size, slip, steps):
     """The flat as it was built, and the Actor of each landmark that is optimal for it."""
     flat, actors = Flat(size), []
     for place, goal in flat.landmarks.items():
-        # To be there is good; to carry the parcel there, or to have handed it over, is twice as good.
-        worth = [(cell == goal) * (1 + (carrying and place in TABLES)) for cell, carrying in flat.states[:-1]]
-        actors.append(
-            bp.optimal_actor(flat.low_level(slip, steps, place, [place] if place in EXITS else []), [*worth, 2])
-        )
+        blueprint = flat.low_level(slip, steps, parcel=place, exits=[place])
+        # To be there is good, and to have used one's hands there with success is better.
+        actors.append(bp.optimal_actor(blueprint, [*(cell == goal for cell, _ in flat.states[:-1]), 2]))
     return flat, np.stack(actors)
 
 

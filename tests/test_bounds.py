@@ -184,7 +184,12 @@ def test_bounds_are_their_formulas(constants):
             assert posterior_decay(constants, coin)[z, t] == pytest.approx(min(1, S / 2))
             acting = min(constants.cap[z], constants.advantage[z] * min(1, S / 2))
             total += coin[t] * constants.loss[z] + (1 - coin[t]) * acting
-            planned += coin[t] * constants.loss[z] + (1 - coin[t]) * (H - 1) * min(1, S)
+            most, misled = constants.worst[z], constants.misled[:, z]
+            R = sum(
+                weight[z][j] * math.sqrt(most * misled[j]) * math.prod(1 - coin[i] * eta[z, j] for i in range(t))
+                for j in range(C)
+            )
+            planned += coin[t] * constants.loss[z] + (1 - coin[t]) * min(most, R)
             assert epsilon_greedy(constants, coin)[z, t] == pytest.approx(total)
             assert predictive_planning(constants, coin)[z, t] == pytest.approx(planned)
             d = gate[t]
@@ -204,11 +209,13 @@ def test_worst_case_bounds_are_the_theorems():
     constants, coin = worst_case(H, prior, eta), 1 / np.sqrt(np.arange(1, T + 1))
     for z in range(3):
         C_z = sum(math.sqrt(prior[j] / prior[z]) for j in range(3) if j != z)
-        total = 0.0
+        total = planned = 0.0
         for t in range(T):
             S = C_z * math.prod(1 - e * eta for e in coin[:t])
             total += (H - 1) * (coin[t] + (1 - coin[t]) * min(1, H / 4 * S))
+            planned += (H - 1) * (coin[t] + (1 - coin[t]) * min(1, S))
             assert epsilon_greedy(constants, coin)[z, t] == pytest.approx(total)
+            assert predictive_planning(constants, coin)[z, t] == pytest.approx(planned)
         o, N = constants.odds.against, 1000
         delta = 1 / (N * o)
         first = max(0.0, math.log(C_z * math.sqrt((1 - delta) / delta))) / -math.log(1 - eta) + 1 / eta

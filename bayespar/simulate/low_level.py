@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,6 @@ from ..sparse import Sparse
 from ..validation import NO_ARRAY, check_count, check_fits, shown
 from ..world import World
 from .environment import split_key, uniforms
-
-Policy = str | Sequence[Any] | Callable[[list[int], list[int]], Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class LowLevelRollout:
     steps: int
 
 
-def rollout_low_level(world: World, policy: Policy = "uniform", *, episodes: int = 1, key: Any = 0) -> LowLevelRollout:
+def rollout_low_level(world: Any, policy: Any = "uniform", *, episodes: int = 1, key: Any = 0) -> LowLevelRollout:
     """Episodes of one task's two-level world, with every low-level state and action.
 
     Args:
@@ -147,7 +145,7 @@ def check_two_level(world: Any) -> TwoLevel:
     return world.two_level
 
 
-def _as_policy(policy: Policy, world: World) -> Callable[[list[int], list[int]], Any]:
+def _as_policy(policy: Any, world: World) -> Callable[[list[int], list[int]], Any]:
     G, H = len(world.subgoals), world.horizon
     if isinstance(policy, str) and policy == "uniform":
         return lambda observations, subgoals: np.full(G, 1 / G)

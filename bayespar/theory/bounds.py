@@ -114,6 +114,20 @@ def planning_loss(constants: Constants, posterior: Float[np.ndarray, "m C"]) -> 
         return np.minimum(constants.worst, allowed / posterior)
 
 
+def actor_error(delta: Float[np.ndarray, " steps"], spread: Float[np.ndarray, "H W"]) -> Float[np.ndarray, " W"]:
+    """HIER: |J_z(pi, w; mu) - J_z(pi, w; mu')|, for every high-level policy pi, hence also between the optimal values.
+
+    It is at most sum over h >= 2 of spread(r_h) [1 - prod_k (1 - delta_k)^(h-1)], which is
+    sum spread(r_h) [1 - (1 - delta)^((h-1) H_a)] where every delta_k is delta.
+
+    Args:
+        delta: largest total variation between the Actors at each low-level step, over states and subgoals, [H_a].
+        spread: max_o r_h(o, w) - min_o r_h(o, w), [H, W].
+    """
+    agree = np.prod(1 - delta)
+    return (1 - agree ** np.arange(len(spread))) @ spread
+
+
 def _decay(
     constants: Constants, coin: Float[np.ndarray, " T"], weight: Float[np.ndarray, "C C"] | None = None
 ) -> Float[np.ndarray, "C T"]:

@@ -7,10 +7,11 @@ multiplied with each other, and no code is shared with ``TwoLevel.compose``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import sparse
 
 from ..errors import TooLargeError
@@ -22,33 +23,32 @@ from ..world import World
 _MOST_HISTORIES = 4096
 
 
-class Push(Protocol):
-    """What a subgoal makes of a law of states."""
-
-    def __call__(self, laws: Float[np.ndarray, "n S"], subgoals: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n S"]: ...
+Push = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""What subgoals [n] make of laws of states [n, S]."""
 
 
 def step_by_step(two_level: TwoLevel, actors: Float[np.ndarray, "G steps S A"] | None = None) -> Push:
     """Through H_a low-level steps; ``actors`` in place of those of ``two_level``, whose rows may sum to less than 1."""
     T, H_a = two_level.low_level.transition, two_level.low_level.steps
-    dense = np.asarray(T.dense(T.shape[1]) if isinstance(T, Sparse) else T, np.float64)
+    dense = dense_kernel(T)
     A, S, _ = dense.shape
     rows = dense.reshape(A * S, S)
-    moves = sparse.csr_array(rows / rows.sum(axis=1, keepdims=True))
+    moves = sparse.csr_array((rows / rows.sum(axis=1, keepdims=True)).T)  # [S', A S]
     mu = normalised(two_level.actors) if actors is None else actors
 
     def push(laws: Any, subgoals: Any) -> Any:
+        columns = laws.T  # [S, n]
         for k in range(H_a):
-            chosen = mu[subgoals, min(k, mu.shape[1] - 1)]  # [n, S, A]
-            laws = (laws[..., None] * chosen).swapaxes(1, 2).reshape(len(laws), A * S) @ moves
-        return laws
+            chosen = mu[subgoals, min(k, mu.shape[1] - 1)].transpose(2, 1, 0)  # [A, S, n]
+            columns = moves @ (chosen * columns).reshape(A * S, -1)
+        return columns.T
 
     return push
 
 
 def composed(kernel: Any) -> Push:
     """By a composed kernel, [G, S, S'] or a Sparse [G, S, K]."""
-    dense = np.asarray(kernel.dense(kernel.shape[1]) if isinstance(kernel, Sparse) else kernel, np.float64)
+    dense = dense_kernel(kernel)
 
     def push(laws: Any, subgoals: Any) -> Any:
         out = np.zeros_like(laws)
@@ -63,6 +63,16 @@ def normalised(actors: Any) -> Float[np.ndarray, "G steps S A"]:
     """Actors whose rows sum to 1 to rounding."""
     actors = np.asarray(actors, np.float64)
     return actors / actors.sum(axis=-1, keepdims=True)
+
+
+def composed_world(world: World) -> Push:
+    """By the kernel of a World, the same at every step."""
+    return composed(first_step(world))
+
+
+def first_step(world: World) -> Any:
+    """The kernel of a World without its axis of steps."""
+    return jax.tree.map(lambda a: a[0], world.transition)
 
 
 Laws = Float[np.ndarray, "H S"]
@@ -84,37 +94,54 @@ def reading_policy(world: World, table: Float[np.ndarray, "decisions O G"]) -> P
     return laws
 
 
-def expert_policy(world: World, experts: Experts, task: int, instruction: int) -> Policy:
-    """The expert of a task, which remembers the whole history; its beliefs are those of ``world`` itself.
+def expert_choice(world: World, experts: Experts, task: int, instruction: int) -> Callable[[list[int], list[int]], int]:
+    """The subgoal of a task's expert, as a function of the observations and subgoals so far.
 
-    The laws raise TooLargeError where more than some thousand histories are possible.
+    ``world`` is that of the task: where an expert reads beliefs, they are those of its composed kernel.
     """
+    kernel = dense_kernel(first_step(world))
+    chosen: dict[Any, int] = {}
+    initial, emission = (np.asarray(a, np.float64) for a in (world.initial, world.emission))
+
+    def choose(observations: list[int], subgoals: list[int]) -> int:
+        history = (*observations, *subgoals)
+        if history not in chosen:
+            chosen[history] = compute(observations, subgoals)
+        return chosen[history]
+
+    def compute(observations: list[int], subgoals: list[int]) -> int:
+        memory = experts.start(observations[0])
+        for h, (g, o) in enumerate(zip(subgoals, observations[1:], strict=True)):
+            memory = experts.advance(memory, h, g, o)
+        beliefs = np.zeros((experts.value.shape[0], len(initial)))
+        if isinstance(memory, tuple):  # no memory: it acts on beliefs
+            beliefs[task] = initial * emission[:, observations[0]]
+            for g, o in zip(subgoals, observations[1:], strict=True):
+                beliefs[task] = beliefs[task] @ kernel[g] * emission[:, o]
+        return int(experts.act(memory, beliefs, len(subgoals), instruction)[task])
+
+    return choose
+
+
+def expert_policy(world: World, experts: Experts, task: int, instruction: int) -> Policy:
+    """The expert of a task, which remembers the whole history.
+
+    Asked for its laws, it raises TooLargeError where some thousand histories are possible.
+    """
+    choose = expert_choice(world, experts, task, instruction)
     emission = np.asarray(world.emission, np.float64)
-    believe = composed(_first_step(world.transition))
-    Z = experts.value.shape[0]
 
     def laws(push: Push) -> Laws:
-        H = world.horizon
         law = np.asarray(world.initial, np.float64)[None]
-        belief, memory = law, [None]
-        out = [law.sum(axis=0)]
-        subgoals = np.zeros(1, np.int32)
-        for h in range(H - 1):
+        out, histories = [law[0]], [([], [])]
+        for h in range(world.horizon - 1):
             node, heard = np.nonzero(law @ emission > 0)
             if len(node) > _MOST_HISTORIES:
                 raise TooLargeError(f"{len(node)} histories of {h + 1} observations", 8 * law.shape[1] * len(node))
-            law, belief = law[node] * emission[:, heard].T, belief[node] * emission[:, heard].T
-            memory = [
-                experts.start(o) if h == 0 else experts.advance(memory[n], h - 1, int(subgoals[n]), o)
-                for n, o in zip(node, heard, strict=True)
-            ]
-            beliefs = np.zeros((Z, law.shape[1]))
-            chosen = []
-            for n in range(len(node)):
-                beliefs[task] = belief[n]
-                chosen.append(int(experts.act(memory[n], beliefs, h, instruction)[task]))
-            subgoals = np.array(chosen)
-            law, belief = push(law, subgoals), believe(belief, subgoals)
+            told = [([*histories[n][0], o], histories[n][1]) for n, o in zip(node, heard.tolist(), strict=True)]
+            subgoals = [choose(*history) for history in told]
+            law = push(law[node] * emission[:, heard].T, np.array(subgoals))
+            histories = [(o, [*before, g]) for (o, before), g in zip(told, subgoals, strict=True)]
             out.append(law.sum(axis=0))
         return np.stack(out)
 
@@ -127,6 +154,6 @@ def value_of(laws: Laws, world: World) -> Float[np.ndarray, " W"]:
     return np.einsum("hs,so,how->w", laws, emission, reward, optimize=True)
 
 
-def _first_step(kernel: Any) -> Any:
-    """A kernel without its axis of steps, which is of size 1 where it was composed."""
-    return Sparse(kernel.next_states[0], kernel.probabilities[0]) if isinstance(kernel, Sparse) else kernel[0]
+def dense_kernel(kernel: Any) -> Float[np.ndarray, "n S S2"]:
+    """A kernel [n, S, S'], or a Sparse [n, S, K], as an array."""
+    return np.asarray(kernel.dense(kernel.shape[1]) if isinstance(kernel, Sparse) else kernel, np.float64)

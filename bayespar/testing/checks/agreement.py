@@ -44,7 +44,7 @@ def refusal(f: Estimator, case: Case) -> Iterator[Equation]:
 def extremes(f: Estimator, case: Case) -> Iterator[Equation]:
     """With hundreds of episodes, of steps or of hidden states, the answer is that of exact rationals.
 
-    Catches: underflow, rounding that grows with the length, a window that is too short, mistakes in sparse and factored kernels.
+    Catches: underflow, rounding that grows with the length, too short a window, mistakes in sparse or factored kernels.
     Blind to: whatever is wrong in one step in the same way (the agreement check sees it).
     Cost: one call, and a product of rationals with some thousand digits.
     """

@@ -327,3 +327,16 @@ def test_gradients_of_impossible_evidence_are_not_nan() -> None:
     gradient = jax.jit(jax.grad(total))(jnp.array([[[1.0, 0.0], [0.5, 0.5]]]))
     assert gradient[0, 0].tolist() == [1.0, 0.0]
     assert np.isfinite(gradient).all()
+
+
+def test_a_world_without_a_step_stays_where_it_is() -> None:
+    """With H = 1 a kernel may have no step at all; planners that advance regardless, inside ``where``, must not fail."""
+    family = bp.Family(
+        [0.5, 0.5], [0.25, 0.75], np.zeros((1, 0, 2, 2, 2)), np.eye(2), np.zeros((1, 2)), horizon=1, tasks=["a", "b"]
+    )
+    with precision_of(family):
+        tracker = Filter(family)
+        start = tracker.start(1)
+        np.testing.assert_array_equal(tracker.advance(start, 0, 1, 0), start)
+    curves = bp.simulate_regret(family, 0, "bail", 0.0, 2, 2)
+    assert not curves.regret.any()

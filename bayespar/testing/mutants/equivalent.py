@@ -49,6 +49,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "posterior.exact.state_posterior_by_task",
         "return weights / np.where(total > 0, total, 2)",
     ): _REFUTED,
+    (
+        "filtering.Filter.advance",
+        "if jax.tree.leaves(self.transition)[0].shape[1] == 0:",
+    ): "a world without a step has no next observation to ask for; planners do come here: see tests/test_evidence.py",
     ("filtering.Filter.predict", "total = weights.sum(axis=1, keepdims=True)"): "the last of two axes",
     (
         "filtering.Filter.predict",

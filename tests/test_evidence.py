@@ -330,7 +330,7 @@ def test_gradients_of_impossible_evidence_are_not_nan() -> None:
 
 
 def test_a_world_without_a_step_stays_where_it_is() -> None:
-    """With H = 1 a kernel may have no step at all; planners that advance regardless, inside ``where``, must not fail."""
+    """With H = 1 a kernel may have no step at all; loops that are traced regardless must not fail."""
     family = bp.Family(
         [0.5, 0.5], [0.25, 0.75], np.zeros((1, 0, 2, 2, 2)), np.eye(2), np.zeros((1, 2)), horizon=1, tasks=["a", "b"]
     )

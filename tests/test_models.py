@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -523,3 +524,103 @@ class TestRandomWorld:
     def test_concentration(self):
         spread = [family_of("random_world", concentration=c).transition.max(-1).mean() for c in (0.001, 1.0, 1000.0)]
         assert spread[0] > 0.95 > spread[1] > 0.5 > spread[2]
+
+
+def errands(**parameters):
+    """The worlds of all tasks, by name."""
+    program = functools.partial(bp.load_model("gridworld_errands"), **parameters)
+    return dict(zip(bp.enumerate_program(program).tasks, bp.program.enumerate_worlds(program), strict=True))
+
+
+class TestGridworldErrands:
+    def test_shapes(self):
+        family = family_of("gridworld_errands")
+        assert (family.num_tasks, family.num_subgoals, family.horizon) == (16, 6, 4)
+        cells = 13 * 13 - (13 + 12) + 4  # inside, without two walls that cross, with four doors
+        assert family.num_states == 2 * cells + 1
+        assert isinstance(family.transition, bp.Sparse)
+        assert ((family.emission > 0).sum(1) > 1).any()  # partially observed
+
+    @pytest.mark.parametrize("size", [9, 11, 15])
+    def test_without_slips_a_detour_costs_a_tenth(self, size):
+        family = family_of("gridworld_errands", size=size, slip=0.0)
+        value = dict(zip(family.tasks, bp.solve_experts(family).value[:, 0], strict=True))
+        detours = {
+            "parcel on the kitchen table, kitchen-hall door blocked",
+            "parcel on the study table, study-bedroom door blocked",
+            "parcel on the study table, hall-bedroom door blocked",
+            "parcel on the bedroom table, hall-bedroom door blocked",
+        }
+        assert value == pytest.approx({task: 0.9 if task in detours else 1.0 for task in family.tasks}, abs=1e-12)
+
+    def test_actors_take_shortest_ways_through_open_doors(self):
+        from bayespar.models.gridworld_errands import EXITS, MOVES, TABLES, built
+
+        flat, actors = built(11, 0.1, 40)
+        free, middle = set(flat.cells), 5
+        assert free.isdisjoint({(0, 3), (10, 3), (3, 0), (middle, middle)})
+        for actor, goal in zip(actors, flat.landmarks.values(), strict=True):
+            distance, front = {}, {goal}
+            while front:  # breadth first
+                distance |= dict.fromkeys(front, len(distance) and max(distance.values()) + 1)
+                front = {(r + d, c + e) for r, c in front for d, e in MOVES.values()} & (free - set(distance))
+            assert set(distance) == free
+            for cell, row in zip(flat.cells, actor[0], strict=False):
+                action = int(row.argmax())
+                if cell == goal:
+                    assert action == len(MOVES)
+                else:
+                    down, right = list(MOVES.values())[action]
+                    assert distance[cell[0] + down, cell[1] + right] == distance[cell] - 1
+        assert list(flat.landmarks) == [*TABLES, *EXITS]
+
+    def test_nobody_passes_a_blocked_door(self):
+        worlds = errands(size=9)
+        kitchen = worlds["parcel on the kitchen table, kitchen-hall door blocked"]
+        start, goal = int(kitchen.initial.argmax()), kitchen.subgoals.index("go to the kitchen table")
+        in_kitchen = [words.startswith(("at the kitchen", "in the kitchen")) for words in kitchen.observations]
+        for name, world in worlds.items():
+            reached = world.transition.dense(len(world.states))[0, goal, start] @ world.emission[:, in_kitchen]
+            assert (reached.sum() == 0) == ("kitchen-hall door blocked" in name)
+
+    def test_every_low_level_step_changes_at_most_one_thing(self):
+        world = errands(size=9)["parcel on the study table, hall-bedroom door blocked"]
+        played = bp.rollout_low_level(world, "uniform", episodes=200, key=2)
+        places = [tuple(re.findall(r"\d+", words)) for words in world.states]
+        for before, after in zip(played.states[:, :-1].ravel(), played.states[:, 1:].ravel(), strict=True):
+            one, other = places[before], places[after]
+            if one and other:
+                moved = abs(int(one[0]) - int(other[0])) + abs(int(one[1]) - int(other[1]))
+                carried = world.states[before].endswith("hand") != world.states[after].endswith("hand")
+                assert moved + carried <= 1
+            else:
+                assert after == len(places) - 1
+
+    @pytest.mark.parametrize("bad", [{"size": 14}, {"size": 7}, {"slip": 1.0}, {"slip": -0.1}])
+    def test_refuses_what_is_no_flat(self, bad):
+        with pytest.raises(ValueError, match="give"):
+            bp.load_model("gridworld_errands")(**bad)
+
+
+class TestLedge:
+    def test_one_side_is_sure_and_the_other_icy(self):
+        family = family_of("ledge")
+        assert family.tasks == ("the western side is icy", "the eastern side is icy")
+        assert bp.solve_experts(family).value == pytest.approx(1)
+        for z, (icy, sound) in enumerate([("western", "eastern"), ("eastern", "western")]):
+            rho, P, _ = kernels(family, z)
+            after = rho @ P[0]  # [G, S]
+            end = {(g, s): after[i, j] for i, g in enumerate(family.subgoals) for j, s in enumerate(family.states)}
+            assert end[f"go {sound.removesuffix('ern')}", f"{sound} peak"] == 1
+            assert end[f"go {icy.removesuffix('ern')}", f"{icy} peak"] == pytest.approx(1 / 4)
+            assert end[f"go {icy.removesuffix('ern')}", "fallen"] == pytest.approx(
+                1 / 4 + 1 / 4 * 1 / 4 + 1 / 2 * 1 / 4
+            )
+            assert end["stay", "saddle"] == 1
+
+    def test_bail_guesses_the_side(self):
+        # A wrong guess still leads up with probability 1/4, or leaves time for another try on the way.
+        family = family_of("ledge")
+        values = [bail_value(family, z) for z in range(2)]
+        assert values[0] == pytest.approx(values[1])
+        assert 0.5 < values[0] < 0.75

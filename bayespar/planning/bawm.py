@@ -41,8 +41,7 @@ class Plan:
 
     Attributes:
         subgoal: index of the best subgoal; ties fall on the lowest.
-        values: expected reward still to come after each subgoal, [G]: exact, at most so much ("lookahead"), or the
-            mean of the simulations that tried it ("search").
+        values: expected reward still to come after each subgoal, [G]: exact, or at most so much.
         value: that of ``subgoal``.
         gap: choosing ``subgoal`` and going on optimally gives away at most this; 0 for "exact", NaN where the experts
             that the bound rests on have a gap of their own.
@@ -216,12 +215,12 @@ class WorldModel:
             for k, (o, g) in enumerate(zip(prompt.current_observations, subgoals, strict=True)):
                 start = _track(planner, start, Observed(*map(jnp.int32, (o, g, k, w))))
             upper, lower = (np.asarray(b, np.float64) for b in _bounds(planner, start, jnp.int32(h), jnp.int32(w)))
+            method, values = "lookahead", upper
             if isinstance(planner, SearchPlanner):
-                method, (visits, values) = "search", _search(planner, start, jnp.int32(h), jnp.int32(w), key)
-                best, values = int(np.argmax(visits)), np.asarray(values, np.float64)
-            else:
-                method, best, values = "lookahead", int(first_best(upper[None])[0]), upper
-        gap = max(0.0, float(upper.max() - lower[best])) if planner.experts.gap == 0 else math.nan
+                method = "search"
+                values = np.asarray(_search(planner, start, jnp.int32(h), jnp.int32(w), key), np.float64)
+        best = int(first_best(values[None])[0])
+        gap = max(0.0, float(values.max() - lower[best])) if planner.experts.gap == 0 else math.nan
         return Plan(best, values, float(values[best]), gap, method)
 
 

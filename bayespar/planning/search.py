@@ -8,13 +8,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ..arrays import Array
 from ..validation import check_count, check_fits
 from ..world import Family
 from .bail import BailState
-from .expert import Experts
+from .expert import Experts, first_best
 from .lookahead import LookaheadPlanner
 from .planner import Episode, Observed
 
@@ -34,10 +34,11 @@ class SearchState(eqx.Module):
 
 
 class SearchPlanner(LookaheadPlanner):
-    """At every step the subgoal most visited by a tree search; ties fall on the lowest index.
+    """At every step the best subgoal by a tree search.
 
-    Subgoals are decision nodes and observations are chance nodes, with the predictive law as their probabilities. A new
-    leaf is worth what it would be if the task were revealed there. Two simulations go one observation deeper.
+    Subgoals are decisions and observations are chance, with the predictive law as its probabilities. A new leaf is
+    worth what it would be if the task were revealed there, which bounds it from above; so does the tree, and grown to
+    the end it is exact.
 
     Attributes:
         simulations: nodes added to the tree at every step.
@@ -64,8 +65,8 @@ class SearchPlanner(LookaheadPlanner):
     def step(self, state: SearchState, observed: Observed) -> tuple[SearchState, Any]:
         key, draw = jax.random.split(state.key)
         inner = self.track(state.inner, observed)
-        visits, values = self.search(inner, observed.step, observed.instruction, draw)
-        chosen = jnp.where(jnp.arange(self.subgoals) == visits.argmax(), 1.0, 0.0)
+        values = self.search(inner, observed.step, observed.instruction, draw)
+        chosen = jnp.where(jnp.arange(self.subgoals) == first_best(values), 1.0, 0.0)
         return SearchState(inner, key), jnp.where(jnp.isnan(values).any(), jnp.nan, chosen)
 
     def observe(self, state: SearchState, episode: Episode) -> SearchState:
@@ -74,57 +75,97 @@ class SearchPlanner(LookaheadPlanner):
     def posterior(self, state: SearchState) -> Any:
         return super().posterior(state.inner)
 
-    def search(
-        self, state: BailState, step: Any, instruction: Any, key: Any
-    ) -> tuple[Int[Array, " G"], Float[Array, " G"]]:
-        """How often each subgoal was tried, and its mean reward still to come; if never, what it is worth revealed."""
+    def search(self, state: BailState, step: Any, instruction: Any, key: Any) -> Float[Array, " G"]:
+        """At most so much reward is still to come after each subgoal; NaN where the history is impossible."""
         mctx: Any = importlib.import_module("mctx")  # a tenth of a second to load
-
         w, H = instruction, self.horizon
 
         def known(place: Any) -> tuple[Any, Any]:
-            """P(z | tau) [Z], and Q*_z [Z, G]."""
+            """P(z | tau) [Z], and Q*_z [Z, G]; 0 when the episode is over."""
             forward, memory, h = place
             task = jax.nn.softmax(state.log_weights + self.tracker.log_likelihood(forward))
-            return task, self.revealed(forward, memory, h, w)
+            return task, jnp.where(h < H - 1, self.revealed(forward, memory, h, w), 0)
 
-        def decide(_: Any, __: Any, g: Any, place: Any) -> Any:
-            def one(g: Any, place: Any) -> Any:
-                forward, _, h = place
-                task, q = known(place)
+        def decide(_: Any, __: Any, g: Any, node: Any) -> Any:
+            def one(g: Any, node: Node) -> Any:
+                forward, _, h = node.place
+                task, q = known(node.place)
                 law = self.tracker.predict(forward, task, jnp.minimum(h, H - 2), g)
-                value = jnp.where(h < H - 1, task @ q[:, g], 0)
-                return mctx.DecisionRecurrentFnOutput(chance_logits=jnp.log(law), afterstate_value=value), (place, g)
+                value = task @ q[:, g]
+                return mctx.DecisionRecurrentFnOutput(chance_logits=jnp.log(law), afterstate_value=value), (
+                    node,
+                    g,
+                    law,
+                )
 
-            return jax.vmap(one)(g, place)
+            return jax.vmap(one)(g, node)
 
         def hear(_: Any, __: Any, o: Any, after: Any) -> Any:
             def one(o: Any, after: Any) -> Any:
-                (forward, memory, h), g = after
-                moved = self.tracker.advance(forward, h, g, o), self.experts.advance(memory, h, g, o)
+                before, g, law = after
+                forward, memory, h = before.place
+                moved = self.tracker.advance(forward, h, g, o), self.experts.advance(memory, h, g, o), h + 1
                 # The search may go on past the end of the episode: nothing is paid there, and the place stays.
                 live = h < H - 1
-                later = jax.tree.map(lambda a, b: jnp.where(live, a, b), (*moved, h + 1), (forward, memory, h))
-                task, q = known(later)
-                value = jnp.where(h + 1 < H - 1, (task @ q).max(), 0)
+                place = jax.tree.map(lambda a, b: jnp.where(live, a, b), moved, before.place)
+                task, q = known(place)
                 paid = jnp.where(live, jnp.asarray(self.reward)[jnp.minimum(h + 1, H - 1), o, w], 0)
-                flat = jnp.zeros(self.subgoals, paid.dtype)
+                node = Node(place, law[o], task @ q.max(axis=1), task @ q)
                 out = mctx.ChanceRecurrentFnOutput(
-                    action_logits=flat, value=value, reward=paid, discount=jnp.ones_like(paid)
+                    action_logits=flat, value=node.worth.max(), reward=paid, discount=jnp.ones_like(paid)
                 )
-                return out, later
+                return out, node
 
             return jax.vmap(one)(o, after)
 
         start = state.forward, state.memory, jnp.asarray(step, jnp.int32)
         task, q = known(start)
-        worth = task @ q
-        batch = jax.tree.map(lambda a: jnp.asarray(a)[None], start)
-        flat = jnp.zeros((1, self.subgoals), worth.dtype)
-        root = mctx.RootFnOutput(prior_logits=flat, value=worth.max()[None], embedding=batch)
+        flat = jnp.zeros(self.subgoals, q.dtype)
+        first = Node(start, flat[0], task @ q.max(axis=1), task @ q)
+        batch = jax.tree.map(lambda a: jnp.asarray(a)[None], first)
+        root = mctx.RootFnOutput(prior_logits=flat[None], value=first.worth.max()[None], embedding=batch)
         found = mctx.stochastic_muzero_policy(
             (), key, root, decide, hear, self.simulations, max_depth=max(2 * (H - 1), 1), dirichlet_fraction=0.0
         )
-        summary = found.search_tree.summary()
-        visits = summary.visit_counts[0]
-        return visits.astype(jnp.int32), jnp.where(visits > 0, summary.qvalues[0], worth)
+        return _backed_up(jax.tree.map(lambda a: a[0], found.search_tree))
+
+
+class Node(eqx.Module):
+    """What the tree keeps at a decision.
+
+    Attributes:
+        place: forward weights, the experts' memory and the step.
+        chance: of the observation that led here.
+        revealed: what is still to come if the task is revealed here, sum_z P(z | tau) max_g Q*_z(tau, g).
+        worth: the same if it is revealed after the next observation, [G].
+    """
+
+    place: Any
+    chance: Any
+    revealed: Any
+    worth: Float[Array, " G"]
+
+
+def _backed_up(tree: Any) -> Float[Array, " G"]:
+    """Bounds at the root: the best of the children of a decision, the mean over the observations after it.
+
+    What was not tried counts as revealed. (The means that guide the search count its detours too: no bound, and further
+    from the best plan.)
+    """
+    nodes: Node = tree.embeddings.state_embedding
+    size = len(tree.parents)
+
+    def push(i: Any, carry: Any) -> Any:
+        values, fall = carry
+        node = size - 1 - i  # children come after their parents
+        decides = tree.embeddings.is_decision_node[node]
+        value = jnp.where(decides, values[node].max(), tree.raw_values[node] - fall[node])
+        parent = jnp.where(tree.parents[node] < 0, size, tree.parents[node])  # the last row is nobody's
+        action = jnp.where(decides, values.shape[1], tree.action_from_parent[node])
+        values = values.at[parent, action].set(value, mode="drop")
+        gone = jnp.where(decides, nodes.chance[node] * (nodes.revealed[node] - value), 0)
+        return values, fall.at[parent].add(gone)
+
+    values = jnp.concatenate([nodes.worth, jnp.zeros_like(nodes.worth[:1])])
+    values, _ = jax.lax.fori_loop(0, size, push, (values, jnp.zeros(size + 1, values.dtype)))
+    return values[0]

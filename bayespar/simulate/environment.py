@@ -54,6 +54,8 @@ class Environment(eqx.Module):
 
     def move(self, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
         """The next state."""
+        if 0 in jax.tree.leaves(self.transition)[0].shape:  # H = 1, and a kernel without a step
+            return state
         if isinstance(self.transition, Factored):
             return _move_each(self.transition, task, state, step, subgoal, uniform)
         step = jnp.minimum(step, self.transition.shape[1] - 1)

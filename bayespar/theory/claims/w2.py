@@ -38,8 +38,9 @@ def check(subject: Subject, settings: Settings) -> Outcome:
     width = sum(layer.size for layer in subject.graph.layers) * subject.family.num_subgoals
     posteriors = some_posteriors(own.prior, subject.key)[: max(50, LARGEST_ENTRIES // width)]
     loss = episode_loss(subject.graph, "bawm", posteriors, experts=subject.graph_experts)
+    said = f"exact loss / bound of one episode from {len(posteriors)} posteriors"
     outcomes = [
-        _one_episode(loss, posteriors, own, f"exact loss / bound of one episode from {len(posteriors)} posteriors"),
+        _one_episode(loss, posteriors, own, said, planning_loss),
         against_bounds(
             subject,
             coin_rules,
@@ -72,9 +73,7 @@ def some_posteriors(prior: Float[np.ndarray, " C"], key: int) -> Float[np.ndarra
     return out[rng.permutation(len(out))] / out.sum(axis=1, keepdims=True)
 
 
-def _one_episode(
-    loss: np.ndarray, posteriors: np.ndarray, own: Constants, said: str, bound: EpisodeBound = planning_loss
-) -> Outcome:
+def _one_episode(loss: np.ndarray, posteriors: np.ndarray, own: Constants, said: str, bound: EpisodeBound) -> Outcome:
     """Losses [m, C] against the bound on one episode, by both constants."""
     both = own, worst_case(own.horizon, own.prior, own.least_eta)
     bounds = [bound(constants, posteriors) for constants in both]
@@ -98,7 +97,7 @@ def witness(against: float) -> Family:
     return Family([1 - DOUBT, DOUBT], np.eye(4)[0], transition, np.eye(4), reward, horizon=2)
 
 
-def _on_the_witness(ratio: float, tilt: float = 0.0, bound: EpisodeBound = planning_loss) -> Outcome:
+def _on_the_witness(ratio: float, tilt: float = 0.0, bound: EpisodeBound | None = None) -> Outcome:
     """The check where safety loses ``ratio`` times the bound, for a plan from log odds tilted against the truth."""
     family = witness(ratio * DOUBT / (1 - DOUBT))
     graph = information_graph(task_classes(family).family)
@@ -106,7 +105,7 @@ def _on_the_witness(ratio: float, tilt: float = 0.0, bound: EpisodeBound = plann
     own = instance(graph, graph_table(graph, UniformPolicy(2)), experts=experts)
     believed = np.array([[1 - DOUBT, DOUBT * np.exp(tilt)]])
     loss = episode_loss(graph, "bawm", believed / believed.sum(), experts=experts)
-    return _one_episode(loss, own.prior[None], own, "two tasks on which it is nearly attained", bound)
+    return _one_episode(loss, own.prior[None], own, "two tasks on which it is nearly attained", bound or planning_loss)
 
 
 def _without_division(constants: Constants, posterior: np.ndarray) -> np.ndarray:

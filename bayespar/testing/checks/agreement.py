@@ -100,21 +100,21 @@ def extreme_cases(role: str) -> list[Case]:
         Case(once, episode([1] + [0] * 198 + [2])),
         Case(sure, episode([0] * 30 + [1] * 31)),
         *(Case(family, episode([0] * family.horizon)) for family in wide),
-        *(Case(couple(horizon), episode([0, 1] * (horizon // 2), 4)) for horizon in (6, 96)),
+        *(Case(trio(horizon), episode([0, 1] * (horizon // 2), 4)) for horizon in (6, 96)),
     ]
 
 
-def couple(horizon: int) -> Family:
-    """Two Actors on rings of six states each, stored as one kernel an Actor; tasks differ in how the first moves."""
-    on, stay = np.roll(np.eye(6), 1, axis=1), np.eye(6)
+def trio(horizon: int) -> Family:
+    """Three Actors, each going round in a ring, stored as one kernel an Actor; tasks differ in how the first moves."""
 
-    def moves(chances: Any) -> Any:
+    def moves(states: int, chances: Any) -> Any:
         p = np.array(chances)[..., None, None]
-        return p * on + (1 - p) * stay
+        return p * np.roll(np.eye(states), 1, axis=1) + (1 - p) * np.eye(states)
 
-    kernel = Factored([moves([[[1 / 2, 3 / 4]], [[1 / 4, 1]]]), moves([[[1 / 4, 1 / 2]]])])
-    first, second = np.divmod(np.arange(36), 6)
-    heard = np.array([[1 / 100, 99 / 100], [1 / 50, 49 / 50], [1 / 25, 24 / 25]])[(first + 2 * second) % 3]
+    last = moves(3, [[[1 / 4]]])
+    kernel = Factored([moves(4, [[[1 / 2, 3 / 4]], [[1 / 4, 1]]]), moves(3, [[[1 / 4, 1 / 2]]]), last])
+    first, second, third = np.unravel_index(np.arange(36), (4, 3, 3))
+    heard = np.array([[1 / 100, 99 / 100], [1 / 50, 49 / 50], [1 / 25, 24 / 25]])[(first + 2 * second * third) % 3]
     return Family([2 / 5, 3 / 5], np.eye(36)[0], kernel, heard, np.zeros((horizon, 2)), horizon=horizon)
 
 

@@ -9,9 +9,9 @@ needed where it is sent; for that it is optimal. So it uses its hands in vain at
 door it stands until the Planner sends it another way. From the front door, the way to the study table leads through the
 bedroom and the way to the back door through the kitchen: both ways round are open to the Planner.
 
-The task is where the parcel lies and which door is blocked. The Reporter names the room rightly, but where there is a
-table it may overlook a parcel, or take something else for one; what the walker carries it sees. There is time for
-three subgoals. Two suffice where the parcel is known and the way is free; coming with the third pays a little less.
+The task is where the parcel lies and which door is blocked. The Reporter sees what the walker carries, and where it is
+if it has reached a table or a door; else it says that the walker is on the way. On a table it may overlook a parcel, or
+take something else for one. There is time for three subgoals. Two suffice where the parcel is known and the way is free; coming with the third pays a little less.
 
 Source: made for this toolkit, as an example of theory.md, section 1 (low level).
 """
@@ -34,7 +34,7 @@ SIGHTS, HANDS = ["a parcel, it seems", "no parcel", "parcel in hand"], ["empty-h
 SEEN = {True: [0.8, 0.2, 0.0], False: [0.1, 0.9, 0.0]}  # at a table with the parcel on it, and without
 HANDED_OVER = "the parcel is handed over"
 OBSERVATIONS = [f"at the {table}: {sight}" for table in TABLES for sight in SIGHTS]
-WHERE = [*(f"at the {door}" for door in EXITS), *(f"in the {room}" for room in ROOMS)]
+WHERE = [*(f"at the {door}" for door in EXITS), "on the way"]
 OBSERVATIONS += [*(f"{where}, {hands}" for where in WHERE for hands in HANDS), HANDED_OVER]
 
 
@@ -47,7 +47,7 @@ class Flat:
         tables = [(near, near), (middle - near, far), (middle + 2, near), (middle + 2, last - 1)]
         exits = [(last, middle // 2), (1, middle + near)]
         inside = [(row, column) for row in range(1, size - 1) for column in range(1, size - 1)]
-        self.size, self.doors = size, dict(zip(DOORS, doors, strict=True))
+        self.doors = dict(zip(DOORS, doors, strict=True))
         self.landmarks = dict(zip([*TABLES, *EXITS], [*tables, *exits], strict=True))
         self.cells = [cell for cell in inside if middle not in cell or cell in doors]
         self.states = [*((cell, carrying) for carrying in (False, True) for cell in self.cells), HANDED_OVER]
@@ -77,14 +77,14 @@ class Flat:
         """What is said in each state, [S, O], with the parcel on that table."""
         said = np.zeros((len(self.states), len(OBSERVATIONS)))
         said[-1, -1] = 1
-        names, middle = {cell: name for name, cell in self.landmarks.items()}, self.size // 2
+        names = {cell: name for name, cell in self.landmarks.items()}
         for row, (cell, carrying) in zip(said, self.states[:-1], strict=False):
             here = names.get(cell)
             if here in TABLES:
                 seen = [0, 0, 1] if carrying else SEEN[here == parcel]
                 row[[OBSERVATIONS.index(f"at the {here}: {sight}") for sight in SIGHTS]] = seen
-            else:  # a doorway belongs to the room that comes first
-                where = f"at the {here}" if here else f"in the {ROOMS[2 * (cell[0] > middle) + (cell[1] > middle)]}"
+            else:
+                where = f"at the {here}" if here else "on the way"
                 row[OBSERVATIONS.index(f"{where}, {HANDS[carrying]}")] = 1
         return said
 

@@ -221,7 +221,7 @@ def episode_loss(
 
 @dataclass(frozen=True)
 class _Played:
-    """One episode from each of m posteriors: loss [W, m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
+    """One episode from m posteriors: loss [W, m, C]; doubt [2, m, C, H]; weight of each message [m, messages]."""
 
     loss: np.ndarray
     doubt: np.ndarray

@@ -11,7 +11,8 @@ bedroom and the way to the back door through the kitchen: both ways round are op
 
 The task is where the parcel lies and which door is blocked. The Reporter sees what the walker carries, and where it is
 if it has reached a table or a door; else it says that the walker is on the way. On a table it may overlook a parcel, or
-take something else for one. There is time for three subgoals. Two suffice where the parcel is known and the way is free; coming with the third pays a little less.
+take something else for one. There is time for three subgoals: two suffice where the parcel is known and the way is
+free, and coming with the third pays a little less.
 
 Source: made for this toolkit, as an example of theory.md, section 1 (low level).
 """

@@ -910,31 +910,30 @@ def as_text(prompt: Any, family: Any) -> Any:
     return prompt.to_text(family), prompt.to_json(family)
 
 
-def predicted(family_or_program: Any, prompt: Any, subgoal: Any) -> Any:
-    return bp.bawm(family_or_program, prompt).next_observation(subgoal)
+@functools.cache
+def world_models() -> tuple[bp.WorldModel, ...]:
+    """Before an episode, and in the middle of one; of worlds where every observation is possible."""
+    family = families()[0]
+    return bp.bawm(family, bp.Prompt()), bp.bawm(family, bp.Prompt(current_observations=[0]))
+
+
+def predicted(subgoal: Any) -> Any:
+    return world_models()[1].next_observation(subgoal)
 
 
 def continued(observations: Any, subgoals: Any) -> Any:
-    """Of an episode that has not begun; impossible ones have -inf."""
-    return bp.bawm(families()[0], bp.Prompt()).log_probability(observations, subgoals)
+    return world_models()[0].log_probability(observations, subgoals)
 
 
-def planned(family_or_program: Any, prompt: Any, **arguments: Any) -> Any:
-    return bp.bawm(family_or_program, prompt).plan(**arguments)
+def planned(**arguments: Any) -> Any:
+    return world_models()[1].plan(**arguments)
 
 
-def of_prediction(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
-    prompt = prompt_of(rng, family)
-    subgoal = None if prompt[1].step == 0 else pick(rng, [0, np.int64(1), family.subgoals[0]])
-    return {"prompt": prompt, "subgoal": ("task", subgoal)}
-
-
-def of_plan(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+def of_plan(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
     method = pick(rng, ["exact", "exact", "lookahead"])
     return {
-        "prompt": prompt_of(rng, family),
         **optional(rng, method=("word", method), max_bytes=("count", 2**20), key=key_of(rng)),
-        **optional(rng, depth=("count", 1), simulations=("count", 2), experts=("experts", experts_of(i))),
+        **optional(rng, depth=("count", 1), simulations=("count", 2), experts=("experts", experts_of(0))),
     }
 
 
@@ -1096,7 +1095,10 @@ ENTRIES: dict[str, Entry] = {
     ),
     "rollout_low_level": Entry(
         lambda policy, **given: bp.rollout_low_level(low_level_world(), policy, **given),
-        lambda rng: {"policy": ("array", rng.integers(2, size=2)), **optional(rng, episodes=("count", 2), key=key_of(rng))},
+        lambda rng: {
+            "policy": ("array", rng.integers(2, size=2)),
+            **optional(rng, episodes=("count", 2), key=key_of(rng)),
+        },
         refuses=POLICY_WORDS,
     ),
     "Prompt": Entry(bp.Prompt, of_prompt, weight=3),
@@ -1134,11 +1136,16 @@ ENTRIES: dict[str, Entry] = {
         weight=2,
         refuses=("a decision is made",),
     ),
-    "bawm": Entry(predicted, with_family(of_prediction), refuses=("is over",)),
-    "bawm.log_probability": Entry(
-        continued, lambda rng: {"observations": ("array", np.array([0, 1])), "subgoals": ("array", np.array([1]))}
+    "bawm": Entry(bp.bawm, with_family(lambda rng, f, i: {"prompt": prompt_of(rng, f)})),
+    "bawm.next_observation": Entry(
+        predicted, lambda rng: {"subgoal": ("task", pick(rng, [0, np.int64(1)]))}, weight=0.5
     ),
-    "bawm.plan": Entry(planned, with_family(of_plan), valid=0.1, refuses=("a decision is made",)),
+    "bawm.log_probability": Entry(
+        continued,
+        lambda rng: {"observations": ("array", np.array([0, 1])), "subgoals": ("array", np.array([1]))},
+        weight=0.5,
+    ),
+    "bawm.plan": Entry(planned, of_plan, valid=0.1),
     "numpyro_model": Entry(
         check_model,
         lambda rng: {"program": ("no program", program), "prompt": prompt_of(rng, coin_family())},

@@ -169,7 +169,7 @@ def some_constants():
 @pytest.mark.parametrize("constants", some_constants())
 def test_bounds_are_their_formulas(constants):
     rng = np.random.default_rng(1)
-    C, H, T = len(constants.prior), constants.horizon, 12
+    C, T = len(constants.prior), 12
     coin, gate = rng.random(T), np.sort(rng.random(T) * 0.9)[::-1]
     P, eta = constants.prior, constants.eta
     weight = [[math.sqrt(P[j] / P[i]) if i != j else 0.0 for j in range(C)] for i in range(C)]

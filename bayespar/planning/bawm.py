@@ -20,7 +20,7 @@ from ..posterior.exact import posterior
 from ..posterior.result import Posterior
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
-from ..validation import check_limit, shown
+from ..validation import check_count, check_limit, shown
 from ..world import Family
 from .aggregated import GraphPlans, plan_graph
 from .bail import BailState
@@ -28,7 +28,7 @@ from .beliefs import DEFAULT_MAX_BYTES
 from .expert import Experts, check_experts, first_best, solve_experts
 from .information import places
 from .lookahead import DEPTH, LookaheadPlanner
-from .planner import Observed, as_key
+from .planner import Observed, as_key, check_key
 from .search import SIMULATIONS, SearchPlanner
 
 METHODS = ("exact", "lookahead", "search")
@@ -175,17 +175,21 @@ class WorldModel:
             raise InvalidPromptError(
                 f"current_observations has {step} entries; a decision is made after 1 to H-1 = {family.horizon - 1}"
             )
+        check_count("depth", depth)
+        check_count("simulations", simulations)
+        check_key(key)
+        if experts is not None:
+            check_experts(experts, family)
         if method in (None, "exact"):
             try:
                 return self._exact(max_bytes or (DEFAULT_MAX_BYTES if method else _QUICK_BYTES))
             except TooLargeError:
                 if method == "exact":
                     raise
-        root = as_key(key)
-        given = solve_experts(family) if experts is None else check_experts(experts, family)
+        experts = solve_experts(family) if experts is None else experts
         if method == "search":
-            return self._ahead(SearchPlanner(family, given, simulations), root)
-        return self._ahead(LookaheadPlanner(family, given, depth), root)
+            return self._ahead(SearchPlanner(family, experts, simulations), key)
+        return self._ahead(LookaheadPlanner(family, experts, depth), key)
 
     def _exact(self, max_bytes: float) -> Plan:
         classes, graph = plan_graph(self.family, max_bytes=max_bytes)
@@ -218,7 +222,7 @@ class WorldModel:
             method, values = "lookahead", upper
             if isinstance(planner, SearchPlanner):
                 method = "search"
-                values = np.asarray(_search(planner, start, jnp.int32(h), jnp.int32(w), key), np.float64)
+                values = np.asarray(_search(planner, start, jnp.int32(h), jnp.int32(w), as_key(key)), np.float64)
         best = int(first_best(values[None])[0])
         gap = max(0.0, float(values.max() - lower[best])) if planner.experts.gap == 0 else math.nan
         return Plan(best, values, float(values[best]), gap, method)

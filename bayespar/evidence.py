@@ -156,8 +156,10 @@ def _by_probabilities(
         transition = cast.dense_transition()
     K = transition.shape[-1]
     dense = not isinstance(transition, Sparse) or is_small(transition, S)
-    episodes = min(BLOCK_EPISODES, _power_below(SPARSE_ENTRIES // (S if dense else S * K)))
-    tile = min(32, _power_below(episodes // (2 * G)))
+    # Each tile reads a kernel of S^2 numbers: where that is out of the cache, it has to be worth it.
+    large = _power_below(S)
+    episodes = min(max(BLOCK_EPISODES, 16 * large), _power_below(SPARSE_ENTRIES // (S if dense else S * K)))
+    tile = min(max(32, large), _power_below(episodes // (2 * G)))
     out = _result(family, len(observations), prefix)
     plans = [(rows, plan_tiles(observations[rows], subgoals[rows], G, tile)) for rows in _blocks(len(out[0]), episodes)]
     kernels = cast.initial, transition, cast.emission.swapaxes(1, 2)

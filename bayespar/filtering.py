@@ -16,6 +16,8 @@ from .factored import Factored, at_subgoal
 from .forward import is_small, log_predict, log_sum, safe_log
 from .world import Family, Sparse, check_family
 
+_WRITTEN_OUT = 64  # terms of a sum that is written out; more take longer to compile than they save
+
 
 class Filter(eqx.Module):
     """Forward weights alpha[s, z] = P_z(o_{1:h}, s_h = s || g_{1:h-1}), streamed; logarithms of them in log space.
@@ -125,6 +127,8 @@ def _move(forward: Any, kernel: Any) -> Float[Array, "S2 *others Z"]:
         return jnp.zeros_like(forward).at[states, tasks].add(weights)
     if isinstance(kernel, Factored):
         return _move_each(forward, kernel)
+    if forward.shape[0] > _WRITTEN_OUT:
+        return (forward[:, None] * kernel).sum(axis=0)
     # Written out: a sum of S contiguous blocks vectorises over tasks, a batched product does not.
     total = forward[0] * kernel[0]
     for s in range(1, forward.shape[0]):

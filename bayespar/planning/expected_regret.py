@@ -330,7 +330,7 @@ class _Episode:
     def _bawm(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
         return [np.eye(q.shape[-1])[first_best(q[:, 0])] for q in self.plans.q(beliefs, w)]
 
-    def _by_actor(self, beliefs: np.ndarray, w: int, law: Callable[..., np.ndarray]) -> list[np.ndarray]:
+    def _by_actor(self, beliefs: np.ndarray, w: int, law: Callable[..., Any]) -> list[np.ndarray]:
         """Several Actors who draw by ``law``."""
         team = team_of(self.graph.family)
         pairs = zip(self._posteriors(beliefs), self.experts.actions, strict=True)

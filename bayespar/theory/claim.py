@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,11 @@ from ..planning.histories import Histories, enumerate_histories
 from ..planning.information import Flow, InformationGraph, graph_table, information_graph
 from ..planning.planner import UniformPolicy
 from ..planning.value import policy_table
-from ..program import Program, as_family
+from ..program import Program, as_family, enumerate_worlds
 from ..simulate.corpus import Corpus, sample_corpus
-from ..world import Family
+from ..world import Family, World
 from .constants import Constants, instance
+from .joint_law import joint_conditionals, uneven_behaviour
 from .verdict import Outcome, TwinOutcome
 
 FALSE_ALARM = 1e-4  # of a whole run
@@ -45,6 +47,14 @@ class Subject:
 
     def __init__(self, name: str, program: Family | Program, *, key: int = 0):
         self.name, self.program, self.key = name, program, key
+        self._found: dict[Any, Any] = {}
+
+    def once(self, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """``compute(self, *arguments)``, remembered: for what a check and its twins both need."""
+        place = compute, arguments
+        if place not in self._found:
+            self._found[place] = compute(self, *arguments)
+        return self._found[place]
 
     @cached_property
     def family(self) -> Family:
@@ -94,6 +104,21 @@ class Subject:
     def corpus(self) -> Corpus:
         """A few prompts of five episodes."""
         return sample_corpus(self.family, 32, 5, key=self.key, experts=self.experts)
+
+    def corpus_law(self, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        """What the joint law says of the prompts of ``corpus``, if behaviour depends on the task by ``strength``.
+
+        Returns:
+            P_D(z | pt_h) at every decision, [B, N, H-1, Z], and the law of every observation, [B, N, H, O].
+        """
+        prompts = self.corpus.instructions, self.corpus.observations, self.corpus.subgoals
+        behaviour = uneven_behaviour(self.family, strength, self.key)
+        return joint_conditionals(self.family, *prompts, behaviour)
+
+    @cached_property
+    def worlds(self) -> list[World]:
+        """The World of every task, as the program returned it; none if the subject is a family."""
+        return [] if isinstance(self.program, Family) else enumerate_worlds(self.program)
 
     @cached_property
     def classes(self) -> TaskClasses:

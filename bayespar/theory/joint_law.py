@@ -43,14 +43,14 @@ def joint_conditionals(
     observations: np.ndarray,
     subgoals: np.ndarray,
     behaviour: Behaviour,
-) -> tuple[Float[np.ndarray, "N Hm1 Z"], Float[np.ndarray, "N H O"]]:
-    """What a prompt of N episodes says at each of its places, by Bayes' rule on the joint law.
+) -> tuple[Float[np.ndarray, "B N Hm1 Z"], Float[np.ndarray, "B N H O"]]:
+    """What B prompts of N episodes say at each of their places, by Bayes' rule on the joint law.
 
     Args:
         family: the world.
-        instructions: [N].
-        observations: [N, H].
-        subgoals: [N, H-1].
+        instructions: [B, N].
+        observations: [B, N, H].
+        subgoals: [B, N, H-1].
         behaviour: the policy that chose the subgoals.
 
     Returns:
@@ -63,21 +63,23 @@ def joint_conditionals(
     initial = np.asarray(family.initial, np.float64)
     emission = np.asarray(family.emission, np.float64)
     kernel = np.asarray(family.dense_transition(), np.float64)
-    mass = np.asarray(family.task_prior, np.float64).copy()
-    posterior = np.zeros((len(observations), H - 1, Z))
-    heard = np.zeros((len(observations), H, family.num_observations))
-    for n, (w, o, g) in enumerate(zip(instructions, observations, subgoals, strict=True)):
+    posterior = np.zeros((*observations.shape[:2], H - 1, Z))
+    heard = np.zeros((*observations.shape[:2], H, family.num_observations))
+    mass = prior = np.asarray(family.task_prior, np.float64)
+    for b, n in np.ndindex(*observations.shape[:2]):
+        w, o, g = instructions[b, n], observations[b, n], subgoals[b, n]
+        mass = prior if n == 0 else mass
         mass = mass * float(family.instruction_prior[w])
         states = [initial[z % len(initial)] for z in range(Z)]
         chosen = np.ones(Z)
         for h in range(H):
             joint = [mass[z] * chosen[z] * (states[z] @ emission[z % len(emission)]) for z in range(Z)]
-            heard[n, h] = sum(joint) / sum(j.sum() for j in joint)
+            heard[b, n, h] = sum(joint) / sum(j.sum() for j in joint)
             paths = [states[z] * emission[z % len(emission)][:, o[h]] for z in range(Z)]
             if h == H - 1:
                 break
             task = mass * chosen * [p.sum() for p in paths]
-            posterior[n, h] = task / task.sum()
+            posterior[b, n, h] = task / task.sum()
             for z in range(Z):
                 chosen[z] *= behaviour(z, h, int(o[h]), int(g[h]))
                 states[z] = paths[z] @ kernel[z % len(kernel), h % kernel.shape[1], g[h]]

@@ -68,8 +68,8 @@ def extreme_cases(role: str) -> list[Case]:
             prior, initial, transition, emission, np.zeros((horizon, np.shape(emission)[-1])), horizon=horizon
         )
 
-    def episode(observations: Any, subgoals: int = 2) -> Prompt:
-        subgoals = np.arange(len(observations) - 1) % subgoals
+    def episode(observations: Any, different: int = 2) -> Prompt:
+        subgoals = np.arange(len(observations) - 1) % different
         if role == "log_evidence":
             return Prompt(np.array([observations]), subgoals[None])
         return Prompt(current_observations=observations[:-1], current_subgoals=subgoals[:-1])

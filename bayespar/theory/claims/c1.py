@@ -7,7 +7,6 @@ import numpy as np
 
 from ...simulate.corpus import Corpus, sample_corpus
 from ..claim import Claim, Settings, Subject
-from ..joint_law import joint_conditionals, uneven_behaviour
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
 
 TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings of 1e-16 each
@@ -24,15 +23,10 @@ def _error(subject: Subject, strength: float, answers: Corpus | None = None) -> 
     """
     family, corpus = subject.family, subject.corpus
     bail = corpus.bail if answers is None else answers.bail
-    behaviour = uneven_behaviour(family, strength, subject.key)
-    worst = 0.0
-    for b in range(len(corpus.tasks)):
-        prompt = corpus.instructions[b], corpus.observations[b], corpus.subgoals[b]
-        task, _ = joint_conditionals(family, *prompt, behaviour)
-        votes = corpus.actions[b][..., None] == np.arange(family.num_subgoals)
-        label = np.where(votes, task[..., None], 0).sum(axis=2)
-        worst = max(worst, np.abs(label - bail[b]).max(), np.abs(task - corpus.posterior[b]).max())
-    return float(worst)
+    task, _ = subject.once(Subject.corpus_law, strength)
+    votes = corpus.actions[..., None] == np.arange(family.num_subgoals)
+    label = np.where(votes, task[..., None], 0).sum(axis=3)
+    return float(max(np.abs(label - bail).max(), np.abs(task - corpus.posterior).max()))
 
 
 def check(subject: Subject, settings: Settings) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -13,10 +12,9 @@ from ...actors import imitate, sample_demonstrations
 from ...errors import TooLargeError
 from ...low_level import TwoLevel
 from ...planning.expert import Experts
-from ...program import enumerate_worlds
 from ...simulate.low_level import rollout_low_level
 from ...statistics import MeanConfidence, total_variation
-from ...world import Family, World
+from ...world import World
 from ..bounds import actor_error
 from ..claim import Claim, Settings, Subject
 from ..figure import Curves, Figure, Series
@@ -87,21 +85,14 @@ def follow(policy: Policy, push: Push) -> Laws | None:
 
 def low_levels(subject: Subject) -> list[Levels]:
     """The two-level worlds of the live tasks; empty unless every task has a low level."""
-    if isinstance(subject.program, Family):
-        return []
-    worlds = _worlds(subject.program)
     found = []
-    for z in subject.live.tolist():
-        two_level = worlds[z].two_level
+    for z in subject.live.tolist() if subject.worlds else ():
+        world = subject.worlds[z]
+        two_level = world.two_level
         if two_level is None:
             return []
-        found.append(Levels(subject, z, worlds[z], two_level))
+        found.append(Levels(subject, z, world, two_level))
     return found
-
-
-@functools.lru_cache(maxsize=4)
-def _worlds(program: Any) -> list[World]:
-    return enumerate_worlds(program)
 
 
 def check(subject: Subject, settings: Settings) -> Outcome:

@@ -7,7 +7,6 @@ import numpy as np
 from ...history import Prompt
 from ...planning.bawm import bawm
 from ..claim import Claim, Settings, Subject
-from ..joint_law import joint_conditionals, uneven_behaviour
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
 from .c1 import corpus_size
 
@@ -21,24 +20,27 @@ def _error(subject: Subject, strength: float) -> float:
 
     Of one-step laws, absolute; of the probability of a whole last episode, relative.
     """
+    corpus, (_, heard) = subject.corpus, subject.once(Subject.corpus_law, strength)
+    worst = np.abs(heard[:, :, 1:] - corpus.next_observation).max()
+    laws, whole = subject.once(_answers)
+    last, steps = heard[:PROMPTS, -1], np.arange(subject.family.horizon)
+    product = np.log(last[np.arange(len(last))[:, None], steps, corpus.observations[:PROMPTS, -1]]).sum(axis=1)
+    return float(max(worst, np.abs(laws - last).max(), np.abs(np.expm1(whole - product)).max()))
+
+
+def _answers(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """What the world model says of the last episode of a few prompts: step by step [B, H, O], and in all [B], nats."""
     family, corpus = subject.family, subject.corpus
-    behaviour = uneven_behaviour(family, strength, subject.key)
-    worst = 0.0
-    for b in range(len(corpus.tasks)):
+    laws, whole = [], []
+    for b in range(PROMPTS):
         w, o, g = corpus.instructions[b], corpus.observations[b], corpus.subgoals[b]
-        _, heard = joint_conditionals(family, w, o, g, behaviour)
-        worst = max(worst, np.abs(heard[:, 1:] - corpus.next_observation[b]).max())
-        if b >= PROMPTS:
-            continue
         for h in range(family.horizon):
             prompt = Prompt(o[:-1], g[:-1], w[:-1], o[-1, :h], g[-1, : max(h - 1, 0)], w[-1])
             model = bawm(family, prompt)
-            law = model.next_observation(int(g[-1, h - 1]) if h else None)
-            worst = max(worst, np.abs(law - heard[-1, h]).max())
+            laws.append(model.next_observation(int(g[-1, h - 1]) if h else None))
             if h == 0:
-                whole = np.log(heard[-1, np.arange(family.horizon), o[-1]]).sum()
-                worst = max(worst, abs(np.expm1(model.log_probability(o[-1], g[-1]) - whole)))
-    return float(worst)
+                whole.append(model.log_probability(o[-1], g[-1]))
+    return np.reshape(laws, (-1, family.horizon, family.num_observations)), np.array(whole)
 
 
 def check(subject: Subject, settings: Settings) -> Outcome:

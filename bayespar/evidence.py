@@ -43,6 +43,7 @@ from .forward import is_small, log_kernels, log_space_block, log_space_prefixes,
 from .history import check_episodes
 from .world import Family, Sparse
 
+_FEW_STATES = 64  # of so many, a kernel is made dense in no time
 BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
 TASK_GROUP = 16  # tasks that one thread works on; fixed, so that results do not depend on the machine
 BLOCK_ENTRIES = 2**16  # entries of a block's forward vectors that are to stay in a core's cache
@@ -156,6 +157,8 @@ def _by_probabilities(
         transition = cast.dense_transition()
     K = transition.shape[-1]
     dense = not isinstance(transition, Sparse) or is_small(transition, S)
+    if isinstance(transition, Sparse) and S > _FEW_STATES and len(observations) * (H - 1) * K < G * S:
+        dense = False  # making it dense would cost more than the few episodes
     # Each tile reads a kernel of S^2 numbers: where that is out of the cache, it has to be worth it.
     large = _power_below(S)
     episodes = min(max(BLOCK_EPISODES, 16 * large), _power_below(SPARSE_ENTRIES // (S if dense else S * K)))

@@ -21,7 +21,7 @@ from ..validation import check_count, check_fits
 from ..world import Family
 from .environment import Environment, draw, split_key, uniforms
 
-PROMPT_BLOCK = 64
+PROMPT_BLOCK = 32
 
 
 @dataclass(frozen=True)

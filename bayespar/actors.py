@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from .arrays import is_traced
 from .errors import InvalidWorldError
 from .low_level import LowLevel, check_low_level
 from .planning.expert import first_best
@@ -16,7 +17,19 @@ from .simulate.environment import split_key, uniforms
 from .simulate.low_level import Simulator, draw_rows
 from .sparse import Sparse
 from .statistics import total_variation
-from .validation import check_axis, check_count, check_finite, check_fits, check_ndim, check_rows, float_array, shown
+from .validation import (
+    NO_ARRAY,
+    check_axis,
+    check_count,
+    check_fits,
+    check_ndim,
+    check_range,
+    check_rows,
+    float_array,
+    shown,
+)
+
+_LARGEST_REWARD = 1e200  # sums of it over the steps of a subgoal do not overflow
 
 
 @dataclass(frozen=True)
@@ -97,12 +110,15 @@ def optimal_actor(low_level: Any, reward: Any) -> Float[np.ndarray, "steps S A"]
     low_level = check_low_level(low_level)
     H_a, S, A = low_level.steps, low_level.num_states, low_level.num_actions
     reward = float_array("reward", reward)
+    if is_traced(low_level, reward):
+        raise InvalidWorldError("Actors are solved outside of traced code; the transition or reward is traced")
+    reward = np.asarray(reward, np.float64)
     check_ndim("reward", reward, (1, 2), "[S] or [H_a, S]")
     check_axis("reward", reward, reward.ndim - 1, S, "the number of states")
     if reward.ndim == 2:
         check_axis("reward", reward, 0, H_a, "H_a, the low-level steps")
-    check_finite("reward", reward)
-    gains = np.broadcast_to(np.asarray(reward, np.float64), (H_a, S))
+    check_range("reward", reward, -_LARGEST_REWARD, _LARGEST_REWARD)
+    gains = np.broadcast_to(reward, (H_a, S))
     T = low_level.transition
     actor = np.zeros((H_a, S, A))
     later = np.zeros(S)
@@ -162,11 +178,12 @@ def imitate(low_level: Any, demonstrations: Any, *, stationary: bool = False) ->
     S, A = low_level.num_states, low_level.num_actions
     if not isinstance(demonstrations, Demonstrations):
         raise InvalidWorldError(f"demonstrations = {shown(demonstrations)}; give bayespar.Demonstrations")
-    states, actions = demonstrations.states[:, :-1], demonstrations.actions
+    states, actions = (_indices(name, getattr(demonstrations, name)) for name in ("states", "actions"))
+    states = states[:, :-1]
     if states.shape != actions.shape or actions.shape[1] != low_level.steps:
         raise InvalidWorldError(
             f"demonstrations.actions has shape {list(actions.shape)} and demonstrations.states "
-            f"{list(demonstrations.states.shape)}; give [N, H_a] and [N, H_a + 1] with H_a = {low_level.steps}"
+            f"{list(np.shape(demonstrations.states))}; give [N, H_a] and [N, H_a + 1] with H_a = {low_level.steps}"
         )
     for name, given, size in (("states", states, S), ("actions", actions, A)):
         bad = (given < 0) | (given >= size)
@@ -208,6 +225,17 @@ def compare_actors(low_level: Any, actor: Any, other: Any, initial: Any) -> Acto
         else:
             visited[k + 1] = np.einsum("as,ast->t", taken, np.asarray(T, np.float64))
     return ActorDistance(np.array(distance), visited)
+
+
+def _indices(name: str, value: Any) -> Int[np.ndarray, "N times"]:
+    """Demonstrations as an array of indices."""
+    try:
+        array = np.asarray(value)
+    except NO_ARRAY:
+        array = np.empty(0)
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
+        raise InvalidWorldError(f"demonstrations.{name} = {shown(value)}; give integers with two axes")
+    return array
 
 
 def _check_actor(name: str, actor: Any, low_level: LowLevel) -> Float[np.ndarray, "steps S A"]:

@@ -1064,7 +1064,7 @@ ENTRIES: dict[str, Entry] = {
         lambda rng: {"actors": ("sites", {"Ada": ["left", "right"], "Ben": list("abc")[: int(rng.integers(1, 4))]})},
         refuses=("joint subgoal",),
     ),
-    "LowLevel": Entry(bp.LowLevel, of_low_level),
+    "LowLevel": Entry(bp.LowLevel, of_low_level, refuses=("states has", "actions has")),
     "TwoLevel": Entry(
         lambda actors: bp.TwoLevel(low_level(), actors).compose(),
         lambda rng: {"actors": ("array", rows(rng, (2, int(rng.integers(1, 3)), 3, 2)))},
@@ -1094,7 +1094,8 @@ ENTRIES: dict[str, Entry] = {
         lambda rng: {"actor": an_actor(rng), "other": an_actor(rng), "initial": ("array", rows(rng, (3,)))},
     ),
     "rollout_low_level": Entry(
-        lambda policy, **given: bp.rollout_low_level(low_level_world(), policy, **given),
+        # A type is a function too, and what a function raises is its own affair.
+        lambda policy, **given: bp.rollout_low_level(low_level_world(), None if callable(policy) else policy, **given),
         lambda rng: {
             "policy": ("array", rng.integers(2, size=2)),
             **optional(rng, episodes=("count", 2), key=key_of(rng)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -152,7 +153,7 @@ def _as_policy(policy: Any, world: World) -> Callable[[list[int], list[int]], An
     if callable(policy):
         return policy
     try:
-        plan = [world.subgoals.index(g) if isinstance(g, str) else int(g) for g in policy]
+        plan = [world.subgoals.index(g) if isinstance(g, str) else operator.index(g) for g in policy]
     except NO_ARRAY:
         plan = []
     if isinstance(policy, str) or len(plan) != H - 1 or not all(0 <= g < G for g in plan):

@@ -696,3 +696,14 @@ def test_designs_need_few_rounds(monkeypatch):
         assert bp.design_exploration(family).gap <= 1e-9
         assert bp.cheapest_exploration(family).ratio_lower >= 0
         assert len(solved) <= 60
+
+
+def test_a_gap_that_rounding_keeps_open_ends_the_search():
+    from bayespar.planning.game import _PATIENCE, _Closing
+
+    done = _Closing()
+    assert not any(done(gap, 1.0) for gap in (1e-3, 1e-5, 5e-10))
+    assert [done(5e-10, 1.0) for _ in range(_PATIENCE)] == [False] * (_PATIENCE - 1) + [True]
+    far = _Closing()
+    assert not any(far(1e-7, 1.0) for _ in range(10 * _PATIENCE))  # this one may still close
+    assert _Closing()(1e-11, 1.0)

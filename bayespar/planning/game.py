@@ -24,6 +24,7 @@ GAP = 1e-10
 """Relative distance between the two sides at which a solution counts as exact."""
 
 _MOST_ROUNDS = 3000
+_NEARLY, _PATIENCE = 1e-8, 30  # a gap so small that no longer closes is the linear program's rounding
 _ROUNDING = 1e-13  # a loss per episode that is none
 _FEASIBILITY = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
@@ -138,7 +139,7 @@ def maximise_eta(game: Game) -> Solution:
     flows = [game.uniform()]
     earned = [game.eta(flows[0])]
     prices, bound = np.full(P, 1 / P), math.inf
-    proof = prices
+    proof, done = prices, _Closing()
     for _ in range(_MOST_ROUNDS):
         value, flow = game.most_informative(prices)
         if value < bound:
@@ -159,7 +160,7 @@ def maximise_eta(game: Game) -> Solution:
         )
         weights, prices = _positive(mixed.x[:-1]), _positive(-mixed.ineqlin.marginals / scale)
         best = float((table @ weights).min())
-        if bound - best <= GAP * bound:
+        if done(bound - best, bound):
             break
     used = np.flatnonzero(weights)  # only now: columns dropped on the way may come back for ever
     return Solution([_mixture([flows[k] for k in used], weights[used])], best, bound, proof)
@@ -176,7 +177,7 @@ def minimise_ratio(game: Game) -> Solution:
     W = len(game.instructions)
     columns: list[Flows] = [[game.uniform()] * W]
     earned, lost = [game.information(columns[0])], [game.loss(columns[0])]
-    bound, proof = 0.0, (np.zeros(P), np.full(Z, 1 / Z))
+    bound, proof, done = 0.0, (np.zeros(P), np.full(Z, 1 / Z)), _Closing()
     for _ in range(_MOST_ROUNDS):
         gains, costs = np.stack(earned, axis=1), np.stack(lost, axis=1)
         scale = _scale(gains)  # as above
@@ -198,7 +199,7 @@ def minimise_ratio(game: Game) -> Solution:
         proven = _certified(game, prices, tasks)
         if proven.sum() >= bound:
             bound, proof = float(proven.sum()), (proven, tasks)
-        if best - bound <= GAP * best:
+        if done(best - bound, best):
             break
         columns.append(flows)
         earned.append(game.information(flows))
@@ -207,6 +208,18 @@ def minimise_ratio(game: Game) -> Solution:
     share = weights[used] / weights[used].sum()
     flows = [_mixture([columns[k][w] for k in used], share) for w in range(W)]
     return Solution(flows, best, bound, *proof)
+
+
+class _Closing:
+    """Whether a gap is closed, or as nearly closed as it will be."""
+
+    def __init__(self) -> None:
+        self.least, self.waited = math.inf, 0
+
+    def __call__(self, gap: float, value: float) -> bool:
+        self.waited = 0 if gap < self.least else self.waited + 1
+        self.least = min(self.least, gap)
+        return gap <= GAP * value or (self.least <= _NEARLY * value and self.waited >= _PATIENCE)
 
 
 def _certified(game: Game, prices: Float[np.ndarray, " P"], tasks: Float[np.ndarray, " Z"]) -> np.ndarray:

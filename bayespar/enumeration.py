@@ -1,8 +1,9 @@
 """Run a numpyro program once for every value of its finite discrete sites.
 
-The program is replayed, so it may use ordinary Python control flow on the values of its sites, and a site may
-exist, or have another support, depending on the sites before it. Probabilities are read from the
-distribution's ``probs`` where it has them: numpyro's own ``log_prob`` clips a Bernoulli's exact zeros and ones.
+Sites with a density take the value that the caller gives them. The program is replayed, so it may use ordinary
+Python control flow on the values of its finite sites, and a finite site may exist, or have another support,
+depending on the sites before it. Probabilities are read from the distribution's ``probs`` where it has them: numpyro's
+own ``log_prob`` clips a Bernoulli's exact zeros and ones.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from .errors import BayesparError, InvalidProgramError, TooLargeError
 
 MAX_LEAVES = 1_000_000
 _ROW_TOLERANCE = 1e-6
+_DENSITY = object()  # marks a site that has a density
+
+Density = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,18 @@ class Leaf:
     """One run of a program.
 
     Attributes:
-        sites: the value of every site, by name, in the order in which they were sampled.
+        sites: the value of every finite site, by name, in the order in which they were sampled.
         weight: the product of the sites' probabilities (a float, or a JAX scalar under a trace).
         value: what the program returned.
+        log_density: log density of the sites that have one, at the values that they were given.
+        observed: whether a site was observed (``obs=``).
     """
 
     sites: Mapping[str, Any]
     weight: Any
     value: Any
+    log_density: Any = 0.0
+    observed: bool = False
 
 
 def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
@@ -102,9 +110,12 @@ def _plain(value: Any) -> Any:
 class _Replay(Messenger):
     """Gives each site the value that ``choices`` says; past its end, the first value of positive probability."""
 
-    def __init__(self, fn: Callable[..., Any], choices: list[int]):
+    def __init__(self, fn: Callable[..., Any], choices: list[int], density: Density | None):
         super().__init__(fn)
         self.choices = choices
+        self.density = density
+        self.log_density: Any = 0.0
+        self.observed = False
         self.sites: dict[str, Any] = {}
         self.open: list[list[int]] = []
         self.weight: Any = 1.0
@@ -116,9 +127,15 @@ class _Replay(Messenger):
         if name in self.sites:
             raise InvalidProgramError(f"site '{name}' is sampled twice in one run; give each site its own name")
         if msg["is_observed"]:
+            self.observed = True
             log_probability = msg["fn"].log_prob(msg["value"])
             xp = jax.numpy if is_traced(log_probability) else np
             self.weight = self.weight * xp.exp(xp.sum(log_probability))
+            return
+        if self.density is not None and not msg["fn"].is_discrete:
+            self.sites[name] = _DENSITY
+            msg["value"] = self.density(name, msg["fn"])
+            self.log_density = self.log_density + msg["fn"].log_prob(msg["value"]).sum()
             return
         values, probabilities = _support(name, msg["fn"])
         if not is_traced(probabilities):
@@ -142,11 +159,16 @@ class _Replay(Messenger):
 
 
 def enumerate_leaves(
-    fn: Callable[[], Any], *, max_leaves: int = MAX_LEAVES, what: str = "the program"
+    fn: Callable[[], Any],
+    *,
+    max_leaves: int = MAX_LEAVES,
+    what: str = "the program",
+    density: Density | None = None,
 ) -> Iterator[Leaf]:
     """Every run of ``fn`` of positive probability, in lexicographic order of its sites' values.
 
-    Sites inside ``fn`` are hidden from handlers outside it. An observed site multiplies the weight.
+    Sites inside ``fn`` are hidden from handlers outside it. An observed site multiplies the weight. Where ``density``
+    is given, it says the value of each site with a density, from its name and distribution.
 
     Raises:
         InvalidProgramError: a site is not finite and discrete, or its probabilities do not sum to 1; or ``fn``, called
@@ -161,7 +183,7 @@ def enumerate_leaves(
                 "use fewer sites or values, or sample it by MCMC",
                 8 * max_leaves,
             )
-        replay = _Replay(fn, choices)
+        replay = _Replay(fn, choices, density)
         with block():
             try:
                 value = replay()
@@ -169,7 +191,8 @@ def enumerate_leaves(
                 raise
             except (Exception, SystemExit) as error:
                 raise InvalidProgramError(f"{what} raised {type(error).__name__}: {error}") from error
-        yield Leaf(replay.sites, replay.weight, value)
+        finite = {name: value for name, value in replay.sites.items() if value is not _DENSITY}
+        yield Leaf(finite, replay.weight, value, replay.log_density, replay.observed)
         while choices and not replay.open[len(choices) - 1]:
             choices.pop()
         if not choices:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .enumeration import Leaf, enumerate_leaves
+from .arrays import Array, is_traced
+from .enumeration import MAX_LEAVES, Density, Leaf, enumerate_leaves
 from .errors import InvalidProgramError
 from .factored import Factored
 from .subprogram import kernel_cache
@@ -49,7 +51,28 @@ def enumerate_program(program: Program) -> Family:
 
     Source: theory.md, section 1.
     """
-    leaves = _leaves(program)
+    leaves = run_leaves(program)
+    worlds = check_worlds(leaves)
+    weights = np.array([float(leaf.weight) for leaf in leaves])
+    if not weights.sum() > 0:
+        raise InvalidProgramError("the program's observed sites have probability 0 under every task")
+    names: dict[str, None] = {}
+    for leaf in leaves:
+        names.update(dict.fromkeys(leaf.sites))
+    return stack_worlds(
+        weights / weights.sum(),
+        worlds,
+        tasks=task_names(leaves, worlds),
+        sites={name: [_plain(leaf.sites.get(name)) for leaf in leaves] for name in names},
+    )
+
+
+def check_worlds(leaves: Sequence[Leaf]) -> list[World]:
+    """The worlds that a program returned, which may differ in their kernels only.
+
+    Raises:
+        InvalidProgramError: one is no world, or differs from the first in more.
+    """
     worlds = [_check_world(leaf.value) for leaf in leaves]
     first = worlds[0]
     for leaf, world in zip(leaves, worlds, strict=True):
@@ -60,33 +83,40 @@ def enumerate_program(program: Program) -> Family:
                     "only initial, transition and emission may depend on the task"
                 )
         for what in ("reward", "instruction_prior"):
-            if not np.array_equal(getattr(world, what), getattr(first, what)):
+            if is_traced(getattr(world, what)) or not np.array_equal(getattr(world, what), getattr(first, what)):
                 raise InvalidProgramError(
-                    f"{what} differs between the tasks {_task_name(leaves[0])!r} and {_task_name(leaf)!r}; "
+                    f"{what} differs between the tasks {_task_name(leaves[0])!r} and {_task_name(leaf)!r}, "
+                    "or depends on a site with a density; "
                     "it must not depend on the task: put what the task changes into the observation"
                 )
-    weights = np.array([float(leaf.weight) for leaf in leaves])
-    if not weights.sum() > 0:
-        raise InvalidProgramError("the program's observed sites have probability 0 under every task")
-    names: dict[str, None] = {}
-    for leaf in leaves:
-        names.update(dict.fromkeys(leaf.sites))
-    transitions = _of_one_kind(worlds)
+    return worlds
+
+
+def stack_worlds(
+    task_prior: Any, worlds: Sequence[World], tasks: Sequence[str] | None = None, sites: Any = None
+) -> Family:
+    """Worlds that :func:`check_worlds` has seen, with their prior [Z], as one family."""
+    first = worlds[0]
     return Family(
-        weights / weights.sum(),
+        task_prior,
         _stack([w.initial for w in worlds]),
-        _stack_transitions(transitions),
+        _stack_transitions(_of_one_kind(worlds)),
         _stack([w.emission for w in worlds]),
         first.reward,
         horizon=first.horizon,
         instruction_prior=first.instruction_prior,
-        tasks=[w.task or _task_name(leaf) for leaf, w in zip(leaves, worlds, strict=True)],
+        tasks=tasks,
         states=first.states,
         subgoals=first.subgoals,
         observations=first.observations,
         instructions=first.instructions,
-        sites={name: [_plain(leaf.sites.get(name)) for leaf in leaves] for name in names},
+        sites=sites,
     )
+
+
+def task_names(leaves: Sequence[Leaf], worlds: Sequence[World]) -> list[str]:
+    """What the tasks are called: as their worlds say, or else after the sites."""
+    return [w.task or _task_name(leaf) for leaf, w in zip(leaves, worlds, strict=True)]
 
 
 def enumerate_worlds(program: Program) -> list[World]:
@@ -97,17 +127,21 @@ def enumerate_worlds(program: Program) -> list[World]:
     Raises:
         InvalidProgramError: as :func:`enumerate_program`.
     """
-    return [_check_world(leaf.value) for leaf in _leaves(program)]
+    return [_check_world(leaf.value) for leaf in run_leaves(program)]
 
 
-def _leaves(program: Program) -> list[Leaf]:
-    """Every run of a program, in float64."""
+def run_leaves(program: Program, density: Density | None = None, max_leaves: int = MAX_LEAVES) -> list[Leaf]:
+    """Every run of a program, in float64; ``density`` as for :func:`enumerate_leaves`.
+
+    Raises:
+        InvalidProgramError, TooLargeError: as :func:`enumerate_leaves`.
+    """
     if not callable(program):
         raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
     with _ENUMERATING, jax.enable_x64(True):
         kernel_cache.append({})
         try:
-            return list(enumerate_leaves(program))
+            return list(enumerate_leaves(program, density=density, max_leaves=max_leaves))
         finally:
             kernel_cache.pop()
 
@@ -215,8 +249,10 @@ def _task_name(leaf: Leaf) -> str:
     return ", ".join(parts) or "the task"
 
 
-def _stack(arrays: Sequence[Any]) -> np.ndarray:
+def _stack(arrays: Sequence[Any]) -> Array:
     """Arrays stacked on a new task axis, of size 1 if all are equal."""
+    if is_traced(arrays):
+        return arrays[0][None] if all(a is arrays[0] for a in arrays) else jnp.stack(arrays)
     shared = all(a is arrays[0] or np.array_equal(a, arrays[0]) for a in arrays[1:])
     return np.asarray(arrays[0])[None] if shared else np.stack(arrays)
 
@@ -244,14 +280,20 @@ def _stack_transitions(kernels: Sequence[Any]) -> Any:
     if any(sparse) != all(sparse):
         raise InvalidProgramError("some tasks have a sparse transition and some a dense one; use one kind")
     if not any(sparse):
-        return _stack([np.broadcast_to(k, (steps, *k.shape[1:])) for k in kernels])
+        return _stack([_broadcast(k, (steps, *k.shape[1:])) for k in kernels])
     width = max(k.shape[-1] for k in kernels)
 
-    def pad(a: np.ndarray) -> np.ndarray:
-        padded = np.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])])
-        return np.broadcast_to(padded, (steps, *padded.shape[1:]))
+    def pad(a: Array) -> Array:
+        padded = (jnp if is_traced(a) else np).pad(a, [(0, 0)] * (a.ndim - 1) + [(0, width - a.shape[-1])])
+        return _broadcast(padded, (steps, *padded.shape[1:]))
 
     states, probabilities = [pad(k.next_states) for k in kernels], [pad(k.probabilities) for k in kernels]
     stacked = _stack(states), _stack(probabilities)
     Z = max(a.shape[0] for a in stacked)
-    return Sparse(*(np.broadcast_to(a, (Z, *a.shape[1:])) for a in stacked))
+    return Sparse(*(_broadcast(a, (Z, *a.shape[1:])) for a in stacked))
+
+
+def _broadcast(array: Array, shape: Sequence[int]) -> Array:
+    if array.shape == tuple(shape):
+        return array
+    return (jnp if is_traced(array) else np).broadcast_to(array, shape)

@@ -82,7 +82,9 @@ def enumerate_kernel(
 def _weights(weights: Sequence[Any]) -> Array:
     """Weights as an array, in the precision of those that have one (a Python number has none)."""
     if is_traced(weights):
-        return jax.numpy.stack([jax.numpy.asarray(w) for w in weights])
+        traced = [i for i, w in enumerate(weights) if is_traced(w)]
+        rest = jax.numpy.asarray(_weights([0.0 if is_traced(w) else w for w in weights]))
+        return rest.at[np.array(traced)].set(jax.numpy.stack([weights[i] for i in traced]))
     dtypes = [w.dtype for w in weights if isinstance(w, np.generic)]
     return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
 

@@ -43,8 +43,8 @@ from .planning.planner import (
     as_planner as as_planner,
 )
 from .planning.value import policy_value as policy_value
+from .posterior.choose import posterior as posterior
 from .posterior.exact import (
-    posterior as posterior,
     posterior_path as posterior_path,
     state_posterior as state_posterior,
 )

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 
 from .arrays import is_traced
 from .errors import InvalidWorldError
+from .keys import check_key
 from .low_level import LowLevel, check_low_level
 from .planning.expert import first_best
-from .planning.planner import check_key
 from .simulate.environment import split_key, uniforms
 from .simulate.low_level import Simulator, draw_rows
 from .sparse import Sparse

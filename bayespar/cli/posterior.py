@@ -11,7 +11,7 @@ from rich.console import Console
 from ..errors import InvalidPromptError
 from ..history import Prompt
 from ..planning.bail import bail
-from ..posterior.exact import posterior
+from ..posterior.choose import posterior
 from ..program import enumerate_program, load_model
 from ..world import Family
 from .common import WORLD, bars, print_json

@@ -14,7 +14,7 @@ from ..arrays import Array
 from ..errors import InvalidPromptError
 from ..filtering import Filter
 from ..history import Prompt, check_prompt
-from ..posterior.exact import posterior, state_posterior_by_task
+from ..posterior.exact import exact_posterior, state_posterior_by_task
 from ..program import Program, as_family
 from ..world import Family
 from .expert import Experts, check_experts, solve_experts
@@ -52,7 +52,7 @@ def bail(
             f"current_observations has {prompt.step} entries; a decision is made after 1 to H-1 = {family.horizon - 1}"
         )
     experts = solve_experts(family) if experts is None else check_experts(experts, family)
-    weights = posterior(family, prompt).probabilities
+    weights = exact_posterior(family, prompt).probabilities
     actions = expert_actions(family, experts, prompt)
     return np.bincount(actions, weights=weights, minlength=family.num_subgoals)
 

@@ -16,7 +16,8 @@ from ..arrays import precision_of
 from ..errors import InvalidPlannerError, InvalidPromptError, TooLargeError
 from ..evidence import prefix_log_evidence
 from ..history import Prompt, as_indices, check_prompt
-from ..posterior.exact import posterior
+from ..keys import as_key, check_key
+from ..posterior.exact import exact_posterior
 from ..posterior.result import Posterior
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
@@ -28,7 +29,7 @@ from .beliefs import DEFAULT_MAX_BYTES
 from .expert import Experts, check_experts, first_best, solve_experts
 from .information import places
 from .lookahead import DEPTH, LookaheadPlanner
-from .planner import Observed, as_key, check_key
+from .planner import Observed
 from .search import SIMULATIONS, SearchPlanner
 
 METHODS = ("exact", "lookahead", "search")
@@ -260,7 +261,7 @@ def bawm(family_or_program: Family | Program, prompt: Prompt) -> WorldModel:
     Source: theory.md, W1 and W2.
     """
     family = as_family(family_or_program)
-    return WorldModel(family, prompt, posterior(family, prompt))
+    return WorldModel(family, prompt, exact_posterior(family, prompt))
 
 
 def _index(family: Family, subgoal: Any) -> int:

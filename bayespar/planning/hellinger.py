@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..keys import check_key
 from ..program import Program, as_family
 from ..world import Family
 from .classes import TaskClasses, task_classes
 from .histories import Histories, histories_of
-from .planner import as_policy, check_key
+from .planner import as_policy
 from .value import policy_table, reach_weights
 
 

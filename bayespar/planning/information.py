@@ -22,10 +22,11 @@ from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError, TooLargeError
+from ..keys import as_key
 from ..world import Family
 from .beliefs import DEFAULT_MAX_BYTES, belief_graph, merge_rows
 from .histories import possible_continuations
-from .planner import Observed, Planner, UniformPolicy, as_key, check_probabilities, check_shape
+from .planner import Observed, Planner, UniformPolicy, check_probabilities, check_shape
 from .value import step_all
 
 Flow = list[Float[np.ndarray, "_ G"]]

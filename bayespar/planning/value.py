@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arrays import precision_of
+from ..keys import as_key, check_key
 from ..program import Program, as_family
 from ..world import Family
 from .histories import Histories, histories_of
-from .planner import Observed, Planner, UniformPolicy, as_key, as_policy, check_key, check_probabilities, check_shape
+from .planner import Observed, Planner, UniformPolicy, as_policy, check_probabilities, check_shape
 
 _STEP_BLOCK = 64
 

@@ -7,36 +7,24 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arrays import Array, precision_of
-from ..errors import ImpossibleEvidenceError, InvalidPromptError
+from ..errors import ImpossibleEvidenceError
 from ..evidence import log_evidence, prefix_log_evidence
 from ..filtering import Filter
 from ..history import Prompt, check_prompt
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
-from ..validation import shown
 from ..world import Family
 from .result import Posterior
 
 
-def posterior(family_or_program: Family | Program, prompt: Prompt, method: str | None = None) -> Posterior:
-    """P(z | pt), proportional to P_Z(z) prod_i L_z(tau^i) L_z(tau_h).
-
-    Subgoals enter only as inputs: the policy that chose them cancels.
-
-    Args:
-        family_or_program: a Family, or a finite program.
-        prompt: what was seen.
-        method: "exact", the default for finite tasks.
+def exact_posterior(family: Family, prompt: Prompt) -> Posterior:
+    """P(z | pt) of every task, proportional to P_Z(z) prod_i L_z(tau^i) L_z(tau_h).
 
     Raises:
-        ImpossibleEvidenceError: no task of positive prior can have produced the prompt; names the episode and step.
-        InvalidPromptError: the prompt does not fit the family, or there is no such method.
+        ImpossibleEvidenceError, InvalidPromptError: as :func:`exact_posterior`.
 
     Source: theory.md, C1.
     """
-    if method is not None and not (isinstance(method, str) and method == "exact"):
-        raise InvalidPromptError(f'method = {shown(method)}; a finite program has the method "exact"')
-    family = as_family(family_or_program)
     check_prompt(prompt, family)
     episodes = np.asarray(_episodes(family, prompt))
     log_joint = _log_prior(family) + episodes.sum(axis=1, dtype=np.float64) + _current(family, prompt)
@@ -46,6 +34,7 @@ def posterior(family_or_program: Family | Program, prompt: Prompt, method: str |
     return Posterior(
         method="exact",
         log_evidence=float(total),
+        prompt=prompt,
         family=family,
         log_probabilities=log_joint - total,
         episode_log_evidence=episodes,
@@ -60,7 +49,7 @@ def posterior_path(family_or_program: Family | Program, prompt: Prompt) -> Float
         Probabilities [1 + N H + h, Z]: the prior first, then one row for each observation in order.
 
     Raises:
-        ImpossibleEvidenceError, InvalidPromptError: as :func:`posterior`.
+        ImpossibleEvidenceError, InvalidPromptError: as :func:`exact_posterior`.
 
     Source: theory.md, C1 and C3.
     """
@@ -79,12 +68,12 @@ def state_posterior(family_or_program: Family | Program, prompt: Prompt) -> Floa
         [Z, S], sums to 1. Before the first observation of an episode, the state is the one it will start in.
 
     Raises:
-        ImpossibleEvidenceError, InvalidPromptError: as :func:`posterior`.
+        ImpossibleEvidenceError, InvalidPromptError: as :func:`exact_posterior`.
 
     Source: theory.md, section 1.
     """
     family = as_family(family_or_program)
-    return posterior(family, prompt).probabilities[:, None] * state_posterior_by_task(family, prompt)
+    return exact_posterior(family, prompt).probabilities[:, None] * state_posterior_by_task(family, prompt)
 
 
 def state_posterior_by_task(family: Family, prompt: Prompt) -> Float[np.ndarray, "Z S"]:

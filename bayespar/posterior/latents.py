@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ from .likelihood import Likelihood
 MAX_TRACED_LEAVES = 1024  # each is traced on its own, which takes milliseconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Latents:
     """The latent sites of a program that has sites with a density.
 
@@ -41,6 +42,7 @@ class Latents:
         leaves: the value of every finite site in each leaf, [L]; one empty leaf where there is no finite site.
         leaf_names: what the leaves are called, [L].
         observed: whether the program has sites that are observed (``obs=``).
+        example: the worlds of one point, for their sizes, words and rewards.
     """
 
     program: Program
@@ -50,6 +52,7 @@ class Latents:
     leaves: tuple[Mapping[str, Any], ...]
     leaf_names: tuple[str, ...]
     observed: bool
+    example: Family
 
     @property
     def dimension(self) -> int:
@@ -83,6 +86,39 @@ class Latents:
         log_weights = jnp.stack([leaf.log_density + safe_log(jnp.asarray(leaf.weight)) for leaf in leaves])
         worlds = check_worlds(leaves)
         return log_weights, stack_worlds(np.full(len(leaves), 1 / len(leaves)), worlds, task_names(leaves, worlds))
+
+    def mixture(self, points: Mapping[str, Any]) -> tuple[Float[np.ndarray, "M L"], Family]:
+        """The worlds of many points, stacked: a family whose task m L + l is leaf l of point m.
+
+        Args:
+            points: the value of each site with a density, [M, ...].
+
+        Returns:
+            log P_Z(theta, leaf), nats, [M, L]; and the family of M L tasks, whose own prior is uniform. A kernel that
+            comes out equal everywhere is stored once.
+        """
+        with jax.enable_x64(True):
+            points = {name: jnp.asarray(points[name]) for name in self.shapes}
+            log_prior, family = _worlds(self, points)
+            M, L = log_prior.shape
+            kernels = jax.tree.map(
+                lambda a: _flatten(np.asarray(a), L), (family.initial, family.transition, family.emission)
+            )
+        names = [name if M == 1 else f"draw {m}: {name}" for m in range(M) for name in self.leaf_names]
+        blank = jax.tree.map(lambda a: a[0], family)
+        stacked = Family(
+            np.full(M * L, 1 / (M * L)),
+            *kernels,
+            np.asarray(blank.reward),
+            horizon=family.horizon,
+            instruction_prior=np.asarray(blank.instruction_prior),
+            tasks=names,
+            states=family.states,
+            subgoals=family.subgoals,
+            observations=family.observations,
+            instructions=family.instructions,
+        )
+        return np.asarray(log_prior), stacked
 
     def log_joint(self, u: Float[Array, " D"], likelihood: Likelihood) -> Float[Array, " L"]:
         """log of the density of u and each leaf, times the probability of a prompt, nats. Traceable.
@@ -122,6 +158,19 @@ class Latents:
         return run_leaves(self.program, density, MAX_TRACED_LEAVES)
 
 
+def as_latents(program: Family | Program | Latents) -> Latents | None:
+    """The latent sites of a program, or None where it is finite.
+
+    Raises:
+        InvalidProgramError, TooLargeError: as :func:`find_latents`.
+    """
+    if isinstance(program, Latents):
+        return program
+    if isinstance(program, Family) or not has_density(program):
+        return None
+    return find_latents(program)
+
+
 def has_density(program: Program) -> bool:
     """Whether the first run of a program meets a site with a density.
 
@@ -146,6 +195,7 @@ class _MetError(BayesparError):
     """A site with a density was met."""
 
 
+@lru_cache(maxsize=32)  # what is compiled for a program is kept with its latent sites
 def find_latents(program: Program) -> Latents:
     """The latent sites of a program that has sites with a density.
 
@@ -188,10 +238,26 @@ def find_latents(program: Program) -> Latents:
     shapes = {name: shape for name, (shape, _) in runs[0].items()}
     supports = {name: support for name, (_, support) in runs[0].items()}
     sizes = {n: int(np.prod(biject_to(supports[n]).inverse_shape(shapes[n]), dtype=int)) for n in shapes}
-    return Latents(
-        program, shapes, sizes, supports, tuple(kept["leaves"]), tuple(kept["names"]), bool(kept["observed"])
+    latents = Latents(
+        program, shapes, sizes, supports, tuple(kept["leaves"]), tuple(kept["names"]), bool(kept["observed"]), None
     )
+    with jax.enable_x64(True):
+        origin, _ = latents.constrain(jnp.zeros(latents.dimension))
+    return replace(latents, example=latents.mixture({name: value[None] for name, value in origin.items()})[1])
 
 
 def _same(one: Any, other: Any) -> bool:
     return one[0] == other[0] and bool(one[1] == other[1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _worlds(latents: Latents, points: Mapping[str, Array]) -> Any:
+    return jax.vmap(latents.worlds)(points)
+
+
+def _flatten(kernel: np.ndarray, leaves: int) -> np.ndarray:
+    """[M, L or 1, ...] as [M L or 1, ...]."""
+    if (kernel == kernel[:1, :1]).all():
+        return kernel[0, :1]
+    rest = kernel.shape[2:]
+    return np.broadcast_to(kernel, (len(kernel), leaves, *rest)).reshape(-1, *rest)

@@ -11,30 +11,50 @@ import xarray as xr
 from jaxtyping import Float
 
 from ..errors import InvalidProgramError
+from ..history import Prompt
 from ..validation import shown
 from ..world import Family
+from .diagnostics import Diagnostics
+from .latents import Latents
 
 
 @dataclass(frozen=True)
 class Posterior:
     """P(z | pt).
 
+    Finite tasks have a probability each. Tasks with a density are represented by points: draws of equal weight from
+    chains, or particles and quadrature nodes with ``log_weights``. Finite sites beside a density are not drawn: each
+    point has the exact probability of every *leaf*, a joint value of the finite sites.
+
     Attributes:
-        method: how it was computed, e.g. "exact".
-        log_evidence: log P_D(o || g, w), nats: of all observations in the prompt, given the subgoals.
+        method: how it was computed: "exact", "nuts" or "smc".
+        log_evidence: log P_D(o || g, w), nats: of all observations in the prompt, given the subgoals; NaN where the
+            method does not estimate it.
+        prompt: what was seen.
         family: the tasks, where they are finite; else None.
         log_probabilities: log P(z | pt), nats, [Z], where tasks are finite.
         episode_log_evidence: log L_z of each finished episode, nats, [Z, N], where tasks are finite.
-        draws: draws of each site by name, [chain, draw, ...], where the posterior was sampled; else None.
+        latents: the sites with a density, where there are any; else None.
+        draws: points: the value of each site with a density, by name, [chain, draw, ...].
+        leaf_probabilities: P(leaf | point, pt), [chain, draw, L], exact.
+        log_weights: of the points, nats, [chain, draw], their exponentials sum to 1; None where all weigh the same.
+        sample_stats: what the sampler says about each point, by ArviZ's names, [chain, draw].
+        diagnostics: what is wrong with the points; None where the method cannot go wrong in this way.
         attributes: versions, key and settings, as plain values.
     """
 
     method: str
     log_evidence: float
+    prompt: Prompt | None = None
     family: Family | None = None
     log_probabilities: Float[np.ndarray, " Z"] | None = None
     episode_log_evidence: Float[np.ndarray, "Z N"] | None = None
+    latents: Latents | None = None
     draws: Mapping[str, np.ndarray] | None = None
+    leaf_probabilities: Float[np.ndarray, "chain draw L"] | None = None
+    log_weights: Float[np.ndarray, "chain draw"] | None = None
+    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError
+from ..keys import check_key
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, check_experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_policy, check_key, check_shape, is_distribution
+from ..planning.planner import Episode, Observed, Planner, as_policy, check_shape, is_distribution
 from ..program import Program, as_family
 from ..validation import check_count, check_fits
 from ..world import Family

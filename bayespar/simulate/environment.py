@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ..arrays import Array
 from ..factored import Factored, unravel
-from ..planning.planner import as_key
+from ..keys import as_key
 from ..world import Family, Sparse
 
 

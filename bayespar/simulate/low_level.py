@@ -12,8 +12,9 @@ from jaxtyping import Float, Int
 
 from ..arrays import is_traced
 from ..errors import InvalidPlannerError, InvalidWorldError
+from ..keys import check_key
 from ..low_level import LowLevel, TwoLevel
-from ..planning.planner import check_key, check_probabilities
+from ..planning.planner import check_probabilities
 from ..sparse import Sparse
 from ..validation import NO_ARRAY, check_count, check_fits, shown
 from ..world import World

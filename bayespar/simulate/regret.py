@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from ..arrays import Array, precision_of
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
+from ..keys import check_key
 from ..planning.aggregated import BawmPlanner
 from ..planning.bail import BailPlanner, WatchedPlanner
 from ..planning.baselines import MapPlanner, OraclePlanner, ThompsonPlanner
@@ -26,7 +27,7 @@ from ..planning.expert import Experts, check_experts, solve_experts
 from ..planning.exploration import Odds, as_exploration, by_rule, check_rule
 from ..planning.hellinger import eta
 from ..planning.lookahead import LookaheadPlanner
-from ..planning.planner import Episode, Observed, Planner, as_planner, check_key, check_shape, is_distribution
+from ..planning.planner import Episode, Observed, Planner, as_planner, check_shape, is_distribution
 from ..planning.search import SearchPlanner
 from ..planning.several import IndependentPlanner, SequentialPlanner
 from ..program import Program, as_family

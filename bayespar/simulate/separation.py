@@ -12,8 +12,9 @@ import numpy as np
 from ..arrays import precision_of
 from ..errors import InvalidPlannerError
 from ..evidence import log_evidence
+from ..keys import check_key
 from ..planning.classes import task_classes
-from ..planning.planner import Observed, Planner, as_policy, check_key, check_shape, is_distribution
+from ..planning.planner import Observed, Planner, as_policy, check_shape, is_distribution
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..validation import check_count, check_fits, check_fraction

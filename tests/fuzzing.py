@@ -49,10 +49,11 @@ from bayespar.planning.exploration import as_exploration
 SECONDS = 20
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
-# Results: the library makes them and never reads them, or they are plain records of a planner's arguments.
+# Results: the library makes them and never reads them, or they are plain records of what another entry is given.
 RECORDS = {
-    "Corpus", "Design", "Episode", "ExpectedRegret", "Histories", "Observed", "Plan", "Planner", "Recommendation",
-    "Recommendations", "RegretCurves", "TaskClasses", "WorldModel",
+    "ActorDistance", "Corpus", "Demonstrations", "Design", "Episode", "ExpectedRegret", "Histories", "Imitation",
+    "LowLevelRollout", "Observed", "Plan", "Planner", "Recommendation", "Recommendations", "RegretCurves",
+    "TaskClasses", "WorldModel",
 }  # fmt: skip
 
 

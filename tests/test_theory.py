@@ -74,8 +74,7 @@ def test_needle_closed_forms_agree_with_first_principles(tasks):
 
 
 def test_n1_on_a_small_needle(monkeypatch):
-    monkeypatch.setattr(n1, "SIZES", (4,))
-    monkeypatch.setattr(n1, "SEEDS", 4096)
+    monkeypatch.setattr(n1, "SIZES", ((4, 4, 4096),))
     monkeypatch.setattr("bayespar.theory.verdict.LARGEST_HALF_WIDTH", 0.1)
     world = Subject("needle", needle)
     outcome = n1.check(world, Settings(full=False, alpha=1e-3))

@@ -59,7 +59,7 @@ def test_one_class_of_tasks_says_nothing():
 
 
 def test_w1_notices_predictions_of_another_prior(monkeypatch):
-    subject, right = shared("random"), w1.bawm
+    subject, right = Subject("random", shared("random").program), w1.bawm
 
     def tilted(family, prompt):
         model = right(family, prompt)

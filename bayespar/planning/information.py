@@ -105,7 +105,7 @@ class InformationGraph:
     def best(self, gains: Sequence[Float[np.ndarray, "_ G"]]) -> tuple[float, Flow]:
         """The largest sum of y(n, g) gain(n, g) over all policies, and a deterministic policy that attains it."""
         policy: Flow = []
-        later = np.zeros(0)
+        later = np.zeros(len(self.start))
         for h in reversed(range(len(self.layers))):
             layer, q = self.layers[h], gains[h]
             if h < len(self.layers) - 1:

@@ -55,12 +55,12 @@ def test_a_sample_of_those_made_by_machine_is_killed(mutant):
 
 
 def test_a_mutation_changes_one_statement_and_leaves_the_installed_module_alone():
-    change = next(m for m in mechanical.mutations("posterior.exact", "posterior") if m.kind == "operand")
+    change = next(m for m in mechanical.mutations("posterior.exact", "exact_posterior") if m.kind == "operand")
     assert change.before != change.after
-    before = entries.installed("posterior.exact").posterior
+    before = entries.installed("posterior.exact").exact_posterior
     changed = mechanical.load(change)("posterior.exact").posterior
     assert changed is not before
-    assert entries.installed("posterior.exact").posterior is before is bp.posterior
+    assert entries.installed("posterior.exact").exact_posterior is before is bp.posterior
     with pytest.raises(KeyError, match="no such mutation"):
         mechanical.load(mechanical.Mutation("posterior.exact", "posterior", 0, "operand", "a", "b"))
 

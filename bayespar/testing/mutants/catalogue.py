@@ -23,7 +23,7 @@ CORRECT: dict[str, Callable[[], Any]] = {
 }
 """Our own functions in every role; they pass every check."""
 
-_POSTERIOR = ("posterior", "_log_prior", "_episodes", "_padded_current", "_current")
+_POSTERIOR = ("exact_posterior", "_log_prior", "_episodes", "_padded_current", "_current")
 _FILTER = ("Filter.start", "Filter.advance", "Filter.predict", "_move", "_move_each")
 _TARGETS: tuple[tuple[str, tuple[str, ...], str, Callable[..., Any]], ...] = (
     ("posterior.exact", _POSTERIOR, "posterior", entries.posterior),

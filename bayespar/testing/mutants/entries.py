@@ -28,7 +28,7 @@ def installed(name: str) -> types.ModuleType:
 def posterior(load: Load = installed) -> Callable[..., Any]:
     """``bp.posterior``."""
     exact = load("posterior.exact")
-    return lambda family, prompt: exact.posterior(family, prompt).probabilities
+    return lambda family, prompt: exact.exact_posterior(family, prompt).probabilities
 
 
 def posterior_path(load: Load = installed) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def next_observation(load: Load = installed) -> Callable[..., Any]:
     exact, filtering = load("posterior.exact"), load("filtering")
 
     def predict(family: Family, prompt: Prompt, subgoal: int) -> Any:
-        tasks = exact.posterior(family, prompt).probabilities
+        tasks = exact.exact_posterior(family, prompt).probabilities
         heard, chosen = prompt.current_observations, prompt.current_subgoals
         with precision_of(family):
             tracker = filtering.Filter(family)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 _CONSTANT = "the same constant is added for every task, and normalisation takes it out"
-_NEVER_NAMED = "the roles never name a method"
 _NORMALISE_REFUSES = "log_normalise, which comes next, refuses the same rows"
 _NOT_READ = "a prefix does not depend on what follows it, so the padding is not read"
 _ASKED = "a planner is only asked where there is a decision; that it refuses elsewhere is for tests/test_bail.py"
 _REFUTED = "the divisor of a task whose weights are all 0: what is divided is 0"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
-    (
-        "posterior.exact.posterior",
-        "if method is not None and (isinstance(method, str) and method == 'exact'):",
-    ): _NEVER_NAMED,
-    (
-        "posterior.exact.posterior",
-        "if method is not None and (not (isinstance(method, str) and method != 'exact')):",
-    ): _NEVER_NAMED,
-    ("posterior.exact.posterior", "if total == np.inf:"): "the answer is NaN then, which refuses as well",
+    ("posterior.exact.exact_posterior", "if total == np.inf:"): "the answer is NaN then, which refuses as well",
     ("posterior.exact._episodes", "return np.ones((family.num_tasks, 0))"): "an array without entries",
     (
         "posterior.exact._episodes",

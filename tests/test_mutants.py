@@ -58,18 +58,18 @@ def test_a_mutation_changes_one_statement_and_leaves_the_installed_module_alone(
     change = next(m for m in mechanical.mutations("posterior.exact", "exact_posterior") if m.kind == "operand")
     assert change.before != change.after
     before = entries.installed("posterior.exact").exact_posterior
-    changed = mechanical.load(change)("posterior.exact").posterior
+    changed = mechanical.load(change)("posterior.exact").exact_posterior
     assert changed is not before
-    assert entries.installed("posterior.exact").exact_posterior is before is bp.posterior
+    assert entries.installed("posterior.exact").exact_posterior is before
     with pytest.raises(KeyError, match="no such mutation"):
-        mechanical.load(mechanical.Mutation("posterior.exact", "posterior", 0, "operand", "a", "b"))
+        mechanical.load(mechanical.Mutation("posterior.exact", "exact_posterior", 0, "operand", "a", "b"))
 
 
 def test_what_depends_on_a_changed_module_is_run_anew_and_the_rest_is_not():
     change = mechanical.mutations("evidence", "bucket")[0]
     load = mechanical.load(change)
     assert load("planning.bail") is not entries.installed("planning.bail")
-    assert load("planning.bail").posterior is load("posterior.exact").posterior
+    assert load("planning.bail").exact_posterior is load("posterior.exact").exact_posterior
     assert load("world") is entries.installed("world")
 
 

@@ -20,7 +20,7 @@ from ..figure import Curves, Figure, Series
 from ..verdict import Outcome, TwinOutcome, all_of, below, inequality, not_applicable
 
 EPISODES = 64
-SIZES, FULL_SIZES = (32, 128), (32, 64, 128, 256, 512, 1024)
+SIZES, FULL_SIZES = (32, 64), (32, 64, 128, 256, 512, 1024)
 SEEDS = 2_000
 # A run may lose anything from 0 to T: a bound that is a few percent away needs this many runs for each episode.
 SEEDS_AN_EPISODE = 40

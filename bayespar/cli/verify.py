@@ -30,7 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     make_folder(arguments.out)
     names = arguments.worlds or available_models()
     short = [Path(name).stem if name.endswith(".py") else name for name in names]
-    worlds = {s if short.count(s) == 1 else n: load_model(n) for s, n in zip(short, names, strict=True)}
+    for name in names:
+        load_model(name)  # a world that is not there is told before any work
+    worlds = {s if short.count(s) == 1 else n: n for s, n in zip(short, names, strict=True)}
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import InvalidWorldError
-from ..program import Program
+from ..program import Program, load_model
 from ..world import Family
 from .claim import FALSE_ALARM, Claim, Settings, Subject
 from .claims import CLAIMS
@@ -72,7 +75,7 @@ def select_claims(ids: Sequence[str] | None) -> list[Claim]:
 
 
 def verify(
-    worlds: Mapping[str, Family | Program],
+    worlds: Mapping[str, Family | Program | str],
     claims: Sequence[str] | None = None,
     *,
     profile: str = "quick",
@@ -83,7 +86,8 @@ def verify(
     """Check every claim on every world.
 
     Args:
-        worlds: programs or families, by name.
+        worlds: by name; programs, families, or what :func:`load_model` takes. If all are of the last kind, each is
+            checked in a process of its own, so that worlds share the cores evenly.
         claims: ids; all by default.
         profile: "quick" or "full".
         key: of every random choice.
@@ -96,24 +100,67 @@ def verify(
     Source: the design of verdicts is in ``docs/architecture.md``.
     """
     selected = select_claims(claims)
-    alpha = FALSE_ALARM / sum(claim.checks for claim in CLAIMS.values())
-    settings = Settings(full=profile == "full", alpha=alpha)
     start = time.perf_counter()
-
-    def run(name: str) -> list[Finding]:
-        subject = Subject(name, worlds[name], key=key)
-        found = []
-        for claim in selected:
-            found.append(_find(claim, subject, settings))
-            if progress is not None:
-                progress(claim.id, name)
-        return found
-
-    # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        by_world = list(pool.map(run, worlds))
+    arguments = [(name, world, [claim.id for claim in selected], profile, key) for name, world in worlds.items()]
+    apart = len(worlds) > 1 and all(isinstance(world, str) for world in worlds.values())
+    by_world = list((_in_processes if apart else _in_threads)(arguments, progress))
     findings = tuple(found[i] for i in range(len(selected)) for found in by_world)
     return Report(findings, _problems(findings, selected, shipped), profile, key, time.perf_counter() - start)
+
+
+def _check_world(
+    name: str,
+    world: Family | Program | str,
+    claims: Sequence[str],
+    profile: str,
+    key: int,
+    progress: Callable[[str, str], None] | None,
+) -> list[Finding]:
+    """Every claim on one world."""
+    alpha = FALSE_ALARM / sum(claim.checks for claim in CLAIMS.values())
+    settings = Settings(full=profile == "full", alpha=alpha)
+    subject = Subject(name, load_model(world) if isinstance(world, str) else world, key=key)
+    found = []
+    for claim in claims:
+        found.append(_find(CLAIMS[claim], subject, settings))
+        if progress is not None:
+            progress(claim, name)
+    return found
+
+
+def _in_threads(arguments: Sequence[tuple[Any, ...]], progress: Any) -> Iterator[list[Finding]]:
+    # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        yield from pool.map(lambda one: _check_world(*one, progress), arguments)
+
+
+def _in_processes(arguments: Sequence[tuple[Any, ...]], progress: Any) -> Iterator[list[Finding]]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads in the middle of their work
+    with context.Manager() as manager:
+        told: Any = manager.Queue()
+        with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context) as pool:
+            running: list[Future[list[Finding]]] = [pool.submit(_report_to, told, *one) for one in arguments]
+            while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
+                _pass_on(told, progress)
+                failed = [f for f in running if f.done() and f.exception()]
+                if failed:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    failed[0].result()
+            yield from (future.result() for future in running)
+
+
+def _report_to(told: Any, *one: Any) -> list[Finding]:
+    return _check_world(*one, lambda claim, world: told.put((claim, world)))
+
+
+def _pass_on(told: Any, progress: Callable[[str, str], None] | None) -> None:
+    while True:
+        try:
+            done = told.get_nowait()
+        except queue.Empty:
+            return
+        if progress is not None:
+            progress(*done)
 
 
 def _find(claim: Claim, subject: Subject, settings: Settings) -> Finding:

@@ -50,3 +50,7 @@ class ImpossibleEvidenceError(BayesparError):
         super().__init__(message)
         self.episode = int(episode)
         self.step = int(step)
+
+
+class ConvergenceWarning(UserWarning):
+    """Draws that should not be believed as they are; the message says what is wrong with them."""

@@ -42,6 +42,13 @@ class HostKernel:
             out = np.moveaxis(out.reshape(s * n, g * G, left // n, W), 1, 0)
         return np.moveaxis(out.reshape(-1, S, W), 0, 1)
 
+    def pull_each(self, step: int, values: Float[np.ndarray, "Z S W"]) -> Float[np.ndarray, "Z S G W"]:
+        """:meth:`pull` for the values of every task: at once where the kernel is not factored."""
+        if len(self.factors) > 1:
+            return np.stack([self.pull(z, step, v) for z, v in enumerate(values)])
+        (kernel,) = self.factors
+        return np.moveaxis(kernel[:, min(step, kernel.shape[1] - 1)] @ values[:, None], 1, 2)
+
     def _rows(self, task: int, step: int) -> list[np.ndarray]:
         return [f[min(task, f.shape[0] - 1), min(step, f.shape[1] - 1)] for f in self.factors]
 

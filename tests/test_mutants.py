@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import bayespar as bp
 from bayespar.testing import EXACT, STATISTICAL, matrix
 from bayespar.testing.mutants import CORRECT, entries, mechanical, mechanical_mutants, written_mutants
 from bayespar.testing.mutants.equivalent import EQUIVALENT

@@ -11,12 +11,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..arrays import Array
-from ..errors import InvalidPromptError
+from ..errors import InvalidPlannerError
 from ..filtering import Filter
 from ..history import Prompt, check_prompt
 from ..posterior.exact import exact_posterior, state_posterior_by_task
+from ..posterior.latents import Latents, as_latents
+from ..posterior.result import Posterior
 from ..program import Program, as_family
 from ..world import Family
+from .by_draws import bail_by_draws, check_decision, check_posterior
 from .expert import Experts, check_experts, solve_experts
 from .histories import Histories
 from .planner import Episode, Observed, Planner
@@ -26,33 +29,46 @@ _LARGEST_ONE_HOT = 1024
 
 
 def bail(
-    family_or_program: Family | Program, prompt: Prompt, *, experts: Experts | None = None
+    family_or_program: Family | Program | Latents,
+    prompt: Prompt,
+    *,
+    experts: Experts | None = None,
+    posterior: Posterior | None = None,
 ) -> Float[np.ndarray, " G"]:
     """BAIL(g | pt) = sum_z pi*_z(g | tau_h, w) P(z | pt).
 
+    Where tasks have a density the sum is an average over posterior draws; :func:`bail_by_draws` tells its error.
+
     Args:
-        family_or_program: a Family, or a finite program.
+        family_or_program: a Family, or a program, finite or not.
         prompt: with 1 <= h <= H-1 observations in the current episode.
-        experts: from :func:`solve_experts`; solved here if not given, which is the bulk of the cost.
+        experts: of a finite program, from :func:`solve_experts`; solved here if not given, which is the bulk of the
+            cost.
+        posterior: from :func:`bayespar.posterior` for the same program and prompt; computed here if not given.
 
     Returns:
         Probabilities of the subgoals, [G].
 
     Raises:
-        InvalidPromptError: there is no decision to make (no observation yet, or the episode is over).
-        InvalidPlannerError: the experts are of another family.
+        InvalidPromptError: there is no decision to make (no observation yet, or the episode is over), or the posterior
+            is of another prompt.
+        InvalidProgramError: the posterior is of another program.
+        InvalidPlannerError: the experts are of another family, or given where each draw has its own.
         ImpossibleEvidenceError: no task of positive prior can have produced the prompt.
 
-    Source: theory.md, C1.
+    Source: theory.md, C1 and section 8.
     """
+    latents = as_latents(family_or_program)
+    if latents is not None:
+        if experts is not None:
+            raise InvalidPlannerError("experts are solved for each draw where tasks have a density; leave them out")
+        return bail_by_draws(latents, prompt, posterior=posterior).probabilities
     family = as_family(family_or_program)
     check_prompt(prompt, family)
-    if not 1 <= prompt.step <= family.horizon - 1:
-        raise InvalidPromptError(
-            f"current_observations has {prompt.step} entries; a decision is made after 1 to H-1 = {family.horizon - 1}"
-        )
+    check_decision(prompt, family)
     experts = solve_experts(family) if experts is None else check_experts(experts, family)
-    weights = exact_posterior(family, prompt).probabilities
+    known = exact_posterior(family, prompt) if posterior is None else check_posterior(posterior, family, prompt)
+    weights = known.probabilities
     actions = expert_actions(family, experts, prompt)
     return np.bincount(actions, weights=weights, minlength=family.num_subgoals)
 

@@ -17,7 +17,9 @@ from ..errors import InvalidPlannerError, InvalidPromptError, TooLargeError
 from ..evidence import prefix_log_evidence
 from ..history import Prompt, as_indices, check_prompt
 from ..keys import as_key, check_key
+from ..posterior.choose import posterior as posterior_of
 from ..posterior.exact import exact_posterior
+from ..posterior.latents import Latents, as_latents
 from ..posterior.result import Posterior
 from ..program import Program, as_family
 from ..statistics import log_normalise, log_sum_exp
@@ -26,6 +28,7 @@ from ..world import Family
 from .aggregated import GraphPlans, plan_graph
 from .bail import BailState
 from .beliefs import DEFAULT_MAX_BYTES
+from .by_draws import DRAWS, check_posterior, mixture_of
 from .expert import Experts, check_experts, first_best, solve_experts
 from .information import places
 from .lookahead import DEPTH, LookaheadPlanner
@@ -61,20 +64,27 @@ class WorldModel:
     """The aggregated world model after a prompt: worlds, each with the probability that it is the one at hand.
 
     Attributes:
-        family: the worlds that are mixed: all tasks, where they are finite.
+        family: the worlds that are mixed: all tasks where they are finite, else those of posterior draws.
         prompt: what was seen.
         posterior: P(z | pt).
+        weights: P(z | pt) of each world in ``family``, [Z].
 
-    Source: theory.md, W1 and W2.
+    Source: theory.md, W1, W2 and section 8.
     """
 
     family: Family
     prompt: Prompt
     posterior: Posterior
+    weights: Float[np.ndarray, " Z"]
 
     @functools.cached_property
     def _log_past(self) -> Float[np.ndarray, " Z"]:
         """log P(z | finished episodes), nats."""
+        if self.posterior.family is None:  # draws given all that was seen: the current history is taken back
+            now = self.prompt
+            tau = now.current_observations[None], now.current_subgoals[None]
+            log_likelihood = self._log_likelihoods(*tau)[:, 0] if now.step else 0.0
+            return log_normalise(np.log(self.weights) - log_likelihood)
         with np.errstate(divide="ignore"):
             log_prior = np.log(np.asarray(self.family.task_prior, np.float64))
         episodes = self.posterior.episode_log_evidence
@@ -134,9 +144,14 @@ class WorldModel:
         N, step = observations.shape
         if step == 0:
             return np.zeros(N)
+        return log_sum_exp(self._log_past + self._log_likelihoods(observations, subgoals).T)
+
+    def _log_likelihoods(self, observations: Any, subgoals: Any) -> Float[np.ndarray, "Z N"]:
+        """log L_z(tau) of histories of at least one observation, nats."""
+        step = observations.shape[1]
         rest = [(0, 0), (0, self.family.horizon - step)]
         prefixes = prefix_log_evidence(self.family, np.pad(observations, rest), np.pad(subgoals, rest))
-        return log_sum_exp(self._log_past + np.asarray(prefixes, np.float64)[:, :, step - 1].T)
+        return np.asarray(prefixes, np.float64)[:, :, step - 1]
 
     def plan(
         self,
@@ -202,7 +217,7 @@ class WorldModel:
         node -= sum(layer.size for layer in graph.layers[:h])
         plans = GraphPlans(graph)
         live = classes.label >= 0
-        task = np.bincount(classes.label[live], self.posterior.probabilities[live], len(classes.members))
+        task = np.bincount(classes.label[live], self.weights[live], len(classes.members))
         # Weights that give this posterior at this node: from here on they are all that counts, and none underflows.
         likelihood = plans.likelihood[h][node]
         weights = np.where(likelihood > 0, task / np.where(likelihood > 0, likelihood, 1), 0)
@@ -244,24 +259,43 @@ def _search(planner: SearchPlanner, state: BailState, h: Any, w: Any, key: Any) 
     return planner.search(state, h, w, key)
 
 
-def bawm(family_or_program: Family | Program, prompt: Prompt) -> WorldModel:
+def bawm(
+    family_or_program: Family | Program | Latents,
+    prompt: Prompt,
+    *,
+    posterior: Posterior | None = None,
+    draws: int = DRAWS,
+) -> WorldModel:
     """The Bayesian aggregated world model: what a network pretrained on next observations computes from a prompt.
 
     Args:
-        family_or_program: a Family, or a finite program.
+        family_or_program: a Family, or a program, finite or not.
         prompt: what was seen.
+        posterior: from :func:`bayespar.posterior` for the same program and prompt; computed here if not given.
+        draws: where tasks have a density, how many points of the posterior stand for it.
 
     Returns:
         A model to predict with, ``next_observation`` and ``log_probability``, and to plan in, ``plan``.
 
     Raises:
         ImpossibleEvidenceError: no task of positive prior can have produced the prompt; names the episode and step.
-        InvalidPromptError: the prompt does not fit the family.
+        InvalidPromptError: the prompt does not fit the family, or the posterior is of another prompt.
+        InvalidProgramError: the posterior is of another program.
+        InvalidPlannerError: no number of draws.
 
-    Source: theory.md, W1 and W2.
+    Source: theory.md, W1, W2 and section 8.
     """
+    latents = as_latents(family_or_program)
+    check_count("draws", draws)
+    if latents is not None:
+        check_prompt(prompt, latents.example)
+        known = posterior_of(latents, prompt) if posterior is None else check_posterior(posterior, latents, prompt)
+        mixture = mixture_of(known, draws)
+        return WorldModel(mixture.family, prompt, known, mixture.weights)
     family = as_family(family_or_program)
-    return WorldModel(family, prompt, exact_posterior(family, prompt))
+    check_prompt(prompt, family)
+    known = exact_posterior(family, prompt) if posterior is None else check_posterior(posterior, family, prompt)
+    return WorldModel(family, prompt, known, known.probabilities)
 
 
 def _index(family: Family, subgoal: Any) -> int:

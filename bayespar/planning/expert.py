@@ -283,7 +283,7 @@ def _solve_states(family: Family) -> StateExperts:
     best = np.zeros((Zq, S, W))
     for h in reversed(range(H - 1)):
         gain = reward[:, h + 1] + best
-        table[:, h] = [kernel.pull(z, h, gain[z]) for z in range(Zq)]
+        table[:, h] = kernel.pull_each(h, gain)
         best = table[:, h].max(axis=2)
     value = np.einsum(
         "zs,zsw->zw",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import jax
@@ -42,7 +42,6 @@ class Latents:
         leaves: the value of every finite site in each leaf, [L]; one empty leaf where there is no finite site.
         leaf_names: what the leaves are called, [L].
         observed: whether the program has sites that are observed (``obs=``).
-        example: the worlds of one point, for their sizes, words and rewards.
     """
 
     program: Program
@@ -52,7 +51,13 @@ class Latents:
     leaves: tuple[Mapping[str, Any], ...]
     leaf_names: tuple[str, ...]
     observed: bool
-    example: Family
+
+    @cached_property
+    def example(self) -> Family:
+        """The worlds of one point, for their sizes, words and rewards."""
+        with jax.enable_x64(True):
+            origin, _ = self.constrain(jnp.zeros(self.dimension))
+        return self.mixture({name: value[None] for name, value in origin.items()})[1]
 
     @property
     def dimension(self) -> int:
@@ -239,11 +244,10 @@ def find_latents(program: Program) -> Latents:
     supports = {name: support for name, (_, support) in runs[0].items()}
     sizes = {n: int(np.prod(biject_to(supports[n]).inverse_shape(shapes[n]), dtype=int)) for n in shapes}
     latents = Latents(
-        program, shapes, sizes, supports, tuple(kept["leaves"]), tuple(kept["names"]), bool(kept["observed"]), None
+        program, shapes, sizes, supports, tuple(kept["leaves"]), tuple(kept["names"]), bool(kept["observed"])
     )
-    with jax.enable_x64(True):
-        origin, _ = latents.constrain(jnp.zeros(latents.dimension))
-    return replace(latents, example=latents.mixture({name: value[None] for name, value in origin.items()})[1])
+    _ = latents.example  # built now, so that what is wrong with a world is said here
+    return latents
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from ..planning.lookahead import LookaheadPlanner
 from ..planning.planner import Episode, Observed, Planner, as_planner, check_shape, is_distribution
 from ..planning.search import SearchPlanner
 from ..planning.several import IndependentPlanner, SequentialPlanner
+from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..validation import check_count, check_fits, check_fraction, shown
@@ -38,7 +39,7 @@ from .environment import Environment, draw, split_key, uniforms
 
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
-_LONGEST_CHUNK = 256
+LONGEST_CHUNK = 256
 _SHORT_CHUNK = 64  # where a block may be over early
 
 
@@ -120,8 +121,8 @@ class RegretCurves:
 
 
 def simulate_regret(
-    family_or_program: Family | Program,
-    task: int | str,
+    family_or_program: Family | Program | Latents,
+    task: int | str | Mapping[str, Any],
     planner: Any = "bail",
     exploration: Any = 0.0,
     episodes: int = 100,
@@ -130,6 +131,7 @@ def simulate_regret(
     *,
     key: Any = 0,
     experts: Experts | None = None,
+    particles: int = 256,
     progress: Callable[[int], None] | None = None,
 ) -> RegretCurves:
     """Run a planner for T episodes in the world of one task, many times over.
@@ -140,8 +142,9 @@ def simulate_regret(
     not explore again are over: their regret is 0 from then on.
 
     Args:
-        family_or_program: a Family, or a finite program.
-        task: the true task z, an index or a name.
+        family_or_program: a Family, or a program, finite or not.
+        task: the true task z, an index or a name; where tasks have a density, the value of every site by name, finite
+            ones too.
         planner: "bail", "bawm" (the best plan in the aggregated world model; "bawm-lookahead" and "bawm-search" where
             its histories do not fit), "independent" and "sequential" (how several Actors draw from BAIL), "thompson",
             "map", "oracle", or anything that :func:`as_planner` takes.
@@ -153,8 +156,13 @@ def simulate_regret(
         exploration_policy: "uniform", "best" (largest eta), "cheapest" (least loss per information), or anything that
             :func:`as_planner` takes.
         key: a JAX key or an int.
-        experts: from :func:`solve_experts`; solved here if not given.
+        experts: of a finite program, from :func:`solve_experts`; solved here if not given.
+        particles: where tasks have a density, how many points stand for the posterior of each run.
         progress: called with the number of seed-episodes just finished.
+
+    Where tasks have a density, the planners by name are "bail", "thompson", "bawm-lookahead" and "oracle"; each run
+    carries its posterior as particles (see :class:`SMC`) and solves their experts whenever they move. Points have
+    probability 0 and eta is 0 there, so ``true_task`` is NaN, and gates and rules that need either are refused.
 
     Raises:
         InvalidPlannerError: no such planner or rule, a planner whose probabilities are none, a schedule outside [0, 1],
@@ -164,7 +172,27 @@ def simulate_regret(
 
     Source: theory.md, sections 1 and 4. The estimator is the performance-difference lemma (Kakade and Langford, 2002).
     """
+    latents = as_latents(family_or_program)
+    if latents is not None:
+        from .by_particles import simulate_by_particles  # it runs this loop
+
+        if experts is not None:
+            raise InvalidPlannerError("experts are solved for each particle where tasks have a density; leave them out")
+        return simulate_by_particles(
+            latents,
+            task,
+            planner,
+            exploration,
+            episodes,
+            seeds,
+            exploration_policy,
+            key=key,
+            particles=particles,
+            progress=progress,
+        )
     family = as_family(family_or_program)
+    if isinstance(task, Mapping):
+        raise InvalidWorldError("task gives values of sites, but the program is finite; give the task's index or name")
     z = family.task_index(task)
     check_count("episodes", episodes)
     check_count("seeds", seeds)
@@ -193,7 +221,7 @@ def simulate_regret(
     last_coin = int(np.flatnonzero(rule.coin).max(initial=-1))
     # In single precision a probability of 1 may hide a doubt that opens a gate.
     ends = ends and last_coin < episodes - _SHORT_CHUNK and family.dtype == np.float64
-    chunk = min(_SHORT_CHUNK if ends else _LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
+    chunk = min(_SHORT_CHUNK if ends else LONGEST_CHUNK, 1 << (episodes - 1).bit_length())
     chunks = -(-episodes // chunk)
     padded = np.zeros((chunks * chunk, 2), family.dtype)
     padded[:episodes] = np.stack([rule.coin, rule.gate], axis=1)
@@ -207,9 +235,9 @@ def simulate_regret(
 
     def stream(block: int, c: int) -> np.ndarray:
         """The numbers of a chunk: the same for an episode however long the chunks are."""
-        start = c * chunk % _LONGEST_CHUNK
+        start = c * chunk % LONGEST_CHUNK
         shape = (start + chunk, SEED_BLOCK, family.horizon + 1, 3)
-        return uniforms(entropy, block, c * chunk // _LONGEST_CHUNK, shape, family.dtype)[start:]
+        return uniforms(entropy, block, c * chunk // LONGEST_CHUNK, shape, family.dtype)[start:]
 
     def run(block: int) -> list[np.ndarray]:
         with precision_of(family):
@@ -244,10 +272,10 @@ def simulate_regret(
             f"seed {seed}, episode {t} (both from 0): the acting policy returned no distribution over subgoals; "
             "if it is a posterior's, its evidence was impossible under every task that it knows"
         )
-    return RegretCurves(regret, true_task, explored, asked, _largest_loss(family, estimator), estimator)
+    return RegretCurves(regret, true_task, explored, asked, largest_loss(family, estimator), estimator)
 
 
-def _largest_loss(family: Family, estimator: str) -> float:
+def largest_loss(family: Family, estimator: str) -> float:
     """What no episode's entry can exceed, from the spread of rewards at each step; 0 would leave no room for rounding.
 
     An advantage at step h is at most what the rewards after h can differ by. Chance can give back what was lost, so
@@ -310,12 +338,12 @@ def _run_chunk(loop: Loop, state: Any, uniform: Any, rules: Any) -> Any:
 
     def episode(state: Any, item: Any) -> Any:
         uniform, rule = item
-        return jax.vmap(lambda s, u: _episode(loop, s, u, rule))(state, uniform)
+        return jax.vmap(lambda s, u: run_episode(loop, s, u, rule))(state, uniform)
 
     return jax.lax.scan(episode, state, (uniform, rules))
 
 
-def _episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
+def run_episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
     """One episode: (planner state, exploration key) -> the same, and (regret, P(true task) before it, explored, w).
 
     ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, coin, unused); ``rule`` is

@@ -23,6 +23,7 @@ from ..planning.histories import Histories, enumerate_histories
 from ..planning.information import Flow, InformationGraph, graph_table, information_graph
 from ..planning.planner import UniformPolicy
 from ..planning.value import policy_table
+from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family, enumerate_worlds
 from ..simulate.corpus import Corpus, sample_corpus
 from ..world import Family, World
@@ -55,6 +56,11 @@ class Subject:
         if place not in self._found:
             self._found[place] = compute(self, *arguments)
         return self._found[place]
+
+    @cached_property
+    def latents(self) -> Latents | None:
+        """The latent sites of a program that has sites with a density; None where tasks are finite."""
+        return as_latents(self.program)
 
     @cached_property
     def family(self) -> Family:
@@ -246,6 +252,10 @@ class Settings:
     alpha: float
 
 
+Check = Callable[[Subject, Settings], Outcome]
+Twins = Callable[[Subject, Settings], list[TwinOutcome]]
+
+
 @dataclass(frozen=True)
 class Claim:
     """A statement, its check, and the false twins that the same check must reject.
@@ -261,6 +271,7 @@ class Claim:
             probability of a false alarm.
         check: the evidence on one world.
         twins: the check where the claim must fail; called only where the claim applies.
+        continuous: the check and the twins where tasks have a density; None where the claim does not carry over.
     """
 
     id: str
@@ -269,6 +280,11 @@ class Claim:
     assumptions: tuple[str, ...]
     status: str
     worlds: int
-    check: Callable[[Subject, Settings], Outcome]
-    twins: Callable[[Subject, Settings], list[TwinOutcome]]
+    check: Check
+    twins: Twins
     checks: int = 0
+    continuous: tuple[Check, Twins] | None = None
+
+    def on(self, subject: Subject) -> tuple[Check, Twins] | None:
+        """The check and the twins that fit a world; None where the claim does not carry over to it."""
+        return (self.check, self.twins) if subject.latents is None else self.continuous

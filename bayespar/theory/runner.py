@@ -16,7 +16,9 @@ from ..program import Program, load_model
 from ..world import Family
 from .claim import FALSE_ALARM, Claim, Settings, Subject
 from .claims import CLAIMS
-from .verdict import Outcome, TwinOutcome, Verdict
+from .verdict import Outcome, TwinOutcome, Verdict, not_applicable
+
+NO_MASS = "tasks have a density: a single one has mass 0, and eta = 0"
 
 
 @dataclass(frozen=True)
@@ -165,9 +167,14 @@ def _pass_on(told: Any, progress: Callable[[str, str], None] | None) -> None:
 
 def _find(claim: Claim, subject: Subject, settings: Settings) -> Finding:
     start = time.perf_counter()
-    outcome = claim.check(subject, settings)
-    applies = outcome.verdict is not Verdict.NOT_APPLICABLE
-    twins = tuple(claim.twins(subject, settings)) if applies else ()
+    fitting = claim.on(subject)
+    if fitting is None:
+        outcome, twins = not_applicable(NO_MASS), ()
+    else:
+        check, false = fitting
+        outcome = check(subject, settings)
+        applies = outcome.verdict is not Verdict.NOT_APPLICABLE
+        twins = tuple(false(subject, settings)) if applies else ()
     return Finding(claim.id, subject.name, outcome, twins, time.perf_counter() - start)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from ...simulate.corpus import Corpus, sample_corpus
 from ..claim import Claim, Settings, Subject
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
+from . import continuous
 
 TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings of 1e-16 each
 TWIN_STRENGTH = 0.1
@@ -82,4 +83,6 @@ C1 = Claim(
     worlds=2,
     check=check,
     twins=twins,
+    checks=continuous.checks(twins=4),
+    continuous=(continuous.check_c1, continuous.twins_c1),
 )

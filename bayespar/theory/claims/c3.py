@@ -8,6 +8,7 @@ from ...errors import TooLargeError
 from ...statistics import log_normalise
 from ..claim import Claim, Settings, Subject
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
+from . import continuous
 
 TOLERANCE = 1e-10
 TILT = 0.1
@@ -93,4 +94,6 @@ C3 = Claim(
     worlds=2,
     check=check,
     twins=twins,
+    checks=continuous.checks(twins=2),
+    continuous=(continuous.check_c3, continuous.twins_c3),
 )

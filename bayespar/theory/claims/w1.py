@@ -8,6 +8,7 @@ from ...history import Prompt
 from ...planning.bawm import bawm
 from ..claim import Claim, Settings, Subject
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
+from . import continuous
 from .c1 import corpus_size
 
 TOLERANCE = 1e-12  # prompts of at most five episodes: a few hundred roundings of 1e-16 each
@@ -76,4 +77,6 @@ W1 = Claim(
     worlds=2,
     check=check,
     twins=twins,
+    checks=continuous.checks(twins=3),
+    continuous=(continuous.check_w1, continuous.twins_w1),
 )

@@ -25,6 +25,7 @@ from .history import Prompt as Prompt
 from .low_level import LowLevel as LowLevel, TwoLevel as TwoLevel
 from .planning.bail import bail as bail
 from .planning.bawm import Plan as Plan, WorldModel as WorldModel, bawm as bawm
+from .planning.by_draws import BailEstimate as BailEstimate, bail_by_draws as bail_by_draws
 from .planning.classes import TaskClasses as TaskClasses, task_classes as task_classes
 from .planning.design import (
     Design as Design,
@@ -49,6 +50,7 @@ from .posterior.exact import (
     state_posterior as state_posterior,
 )
 from .posterior.numpyro_model import numpyro_model as numpyro_model
+from .posterior.particles import SMC as SMC, Particles as Particles
 from .program import (
     available_models as available_models,
     enumerate_program as enumerate_program,

@@ -17,7 +17,13 @@ STATES = ["ready", "won", "lost"]
 
 
 def bernoulli_arms(arms: int = 3) -> bp.World:
-    """The program."""
+    """The program.
+
+    Args:
+        arms: how many.
+    """
+    if arms < 1:
+        raise ValueError(f"arms = {arms}; there must be at least one arm")
     wins = numpyro.sample("wins", dist.Beta(1.0, 1.0).expand([arms]).to_event(1))
 
     def transition(state, subgoal):

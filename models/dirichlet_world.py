@@ -15,7 +15,18 @@ import bayespar as bp
 
 
 def dirichlet_world(states: int = 4, subgoals: int = 2, horizon: int = 4, accuracy: float = 0.85) -> bp.World:
-    """The program."""
+    """The program.
+
+    Args:
+        states, subgoals: how many.
+        horizon: observations in an episode.
+        accuracy: how often the Reporter names the right state; otherwise it names any other one.
+    """
+    if states < 2 or horizon < 2 or not 0 <= accuracy <= 1:
+        raise ValueError(
+            f"states = {states}, horizon = {horizon}, accuracy = {accuracy}; give at least two states and steps, and a "
+            "probability"
+        )
     rows = numpyro.sample("rows", dist.Dirichlet(np.ones((subgoals, states, states))).to_event(2))
     emission = np.full((states, states), (1 - accuracy) / (states - 1))
     np.fill_diagonal(emission, accuracy)

@@ -11,6 +11,7 @@ import sys
 
 import jax
 import matplotlib as mpl
+import matplotlib.pyplot as pyplot
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -293,7 +294,7 @@ def test_arviz_takes_it(kind, tmp_path):
         az.plot_forest(data)
         (az.plot_ppc if old else az.plot_ppc_dist)(data)
         (az.plot_posterior if old else az.plot_dist)(data)
-        mpl.pyplot.close("all")
+        pyplot.close("all")
     if kind != "exact":  # ArviZ 1.x fits a tail to the likelihoods, which needs more than two of them
         loo = az.loo(data, var_name="observations")
         assert np.isfinite(loo.elpd_loo if old else loo.elpd)
@@ -309,7 +310,7 @@ def test_arviz_takes_a_site_that_is_known_for_sure():
     result = dataclasses.replace(certain, log_probabilities=np.array([0, -np.inf]))
     az.plot_rank(result.to_arviz())
     az.plot_trace(result.to_arviz())
-    mpl.pyplot.close("all")
+    pyplot.close("all")
 
 
 def test_without_arviz_the_error_says_what_to_install(monkeypatch):

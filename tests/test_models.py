@@ -14,6 +14,7 @@ import pytest
 
 import bayespar as bp
 from bayespar import models
+from bayespar.posterior.latents import find_latents
 
 MODELS = Path(models.__path__[0])
 NAMES = [
@@ -624,3 +625,73 @@ class TestLedge:
         values = [bail_value(family, z) for z in range(2)]
         assert values[0] == pytest.approx(values[1])
         assert 0.5 < values[0] < 0.75
+
+
+class TestDensities:
+    """The worlds whose tasks have a density: their kernels at given values of the sites, written out by hand."""
+
+    WORLDS = "bernoulli_arms", "dirichlet_world", "slippery_kitchen"
+
+    @pytest.mark.parametrize("name", WORLDS)
+    def test_file_is_short_and_its_prose_names_a_source(self, name):
+        assert name in bp.available_models()
+        assert 30 <= len((MODELS / f"{name}.py").read_text().splitlines()) <= 120
+        prose, _, source = importlib.import_module(f"bayespar.models.{name}").__doc__.partition("\nSource: ")
+        assert len(prose.split()) >= 60
+        assert "theory.md" in source
+        program = bp.load_model(name)
+        assert all(p.default is not p.empty for p in inspect.signature(program).parameters.values())
+
+    def test_each_arm_wins_with_its_own_probability(self):
+        latents = find_latents(bp.load_model("bernoulli_arms"))
+        assert latents.shapes == {"wins": (3,)}
+        wins = np.array([[0.25, 0.5, 1.0]])
+        log_prior, family = latents.mixture({"wins": wins})
+        rho, P, E = kernels(family, 0)
+        law = rho @ P[0] @ E
+        np.testing.assert_allclose(law, np.stack([np.zeros(3), wins[0], 1 - wins[0]], axis=1), atol=1e-15)
+        assert log_prior == pytest.approx(np.zeros((1, 1)), abs=1e-12)  # a uniform density on the cube
+        np.testing.assert_array_equal(family.reward[:, :, 0], [[0, 0, 0], [0, 1, 0]])
+
+    def test_each_subgoal_and_state_has_a_row_of_its_own(self):
+        program = functools.partial(bp.load_model("dirichlet_world"), states=3, accuracy=0.7)
+        latents = find_latents(program)
+        assert latents.shapes == {"rows": (2, 3, 3)}
+        assert latents.dimension == 2 * 3 * 2
+        rows = np.random.default_rng(0).dirichlet(np.ones(3), (1, 2, 3))
+        log_prior, family = latents.mixture({"rows": rows})
+        np.testing.assert_allclose(family.dense_transition()[0, 0], rows[0], atol=1e-15)
+        np.testing.assert_allclose(family.emission[0], np.full((3, 3), 0.15) + 0.55 * np.eye(3), atol=1e-15)
+        assert log_prior[0, 0] == pytest.approx(6 * np.log(2), abs=1e-12)  # each row has the density 2 on its triangle
+        assert bp.solve_experts(family).value.shape == (1, 1)
+
+    def test_the_kitchen_floor_slips_and_the_reporter_errs(self):
+        latents = find_latents(bp.load_model("slippery_kitchen"))
+        assert [leaf["room"] for leaf in latents.leaves] == [0, 1, 2]
+        _, family = latents.mixture({"slip": np.array([0.25]), "wrong": np.array([0.125])})
+        word = family.states.index
+        for z, room in enumerate(["kitchen", "pantry", "garden"]):
+            rho, P, E = kernels(family, z)
+            assert rho[word("hall")] == 1
+            look = P[0, family.subgoals.index("look in the pantry")]
+            assert (look[word("hall"), word("pantry")], look[word("hall"), word("hall")]) == (0.75, 0.25)
+            take = P[0, family.subgoals.index("take the cup")]
+            for place in ("kitchen", "pantry", "garden"):
+                assert take[word(place), word("carrying the cup")] == (0.75 if place == room else 0)
+                seen = E[word(place), family.observations.index(f"in the {place}: a cup, it seems")]
+                assert seen == (0.875 if place == room else 0.125)
+            bring = P[0, family.subgoals.index("bring it to Ada")]
+            assert bring[word("carrying the cup"), word("Ada has the cup")] == 0.75
+            assert bring[word("Ada has the cup"), word("Ada has the cup")] == 1
+
+    @pytest.mark.parametrize(
+        ("name", "parameters", "message"),
+        [
+            ("bernoulli_arms", {"arms": 0}, "at least one arm"),
+            ("dirichlet_world", {"states": 1}, "at least two states"),
+            ("dirichlet_world", {"accuracy": 1.5}, "a probability"),
+        ],
+    )
+    def test_impossible_sizes_are_refused(self, name, parameters, message):
+        with pytest.raises(ValueError, match=message):
+            bp.load_model(name)(**parameters)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from scipy.special import betaln
 
 import bayespar as bp
 from bayespar.posterior.latents import find_latents
-from bayespar.posterior.particles import SMC, _bridge, _moved, _weigh
+from bayespar.posterior.likelihood import Likelihood
+from bayespar.posterior.particles import SMC, _bridge, _moved, _weigh, roomy
 from bayespar.posterior.smc import _diagnose, smc_posterior
 
 ARMS = find_latents(functools.partial(bp.load_model("bernoulli_arms"), arms=2))
@@ -48,7 +50,7 @@ def noisy():
     return bp.World(np.array([0.5, 0.5]), transition, emission, reward, horizon=3)
 
 
-NOISY_EPISODES = [([0, 1, 1], [0, 1]), ([1, 1, 1], [0, 0]), ([0, 0, 1], [1, 0])] * 2 + [([1, 1, 1], [0, 0])] * 2
+NOISY_EPISODES = [([0, 1, 1], [0, 1]), ([1, 1, 0], [0, 0]), ([0, 0, 1], [1, 0])] * 2 + [([1, 1, 1], [0, 0])] * 2
 
 
 def noisy_oracle():
@@ -86,7 +88,8 @@ def test_means_and_evidence_are_those_of_the_beta_posteriors(arms, batch):
     error = result.diagnostics.table.sel(statistic="mcse").values
     off = result.draws["wins"].mean(axis=(0, 1)) - MEANS
     assert result.diagnostics.ok, str(result.diagnostics)
-    assert (np.abs(off) < 4 * error).all() and (error < 0.005).all()
+    assert (np.abs(off) < 4 * error).all()
+    assert (error < 0.005).all()
     # 7 estimates give the standard error with 6 degrees of freedom: t_6 exceeds 6 with probability 1e-3.
     se = result.attributes["log_evidence_standard_error"]
     assert abs(result.log_evidence - LOG_EVIDENCE) < 6 * se < 0.5
@@ -111,7 +114,8 @@ def test_hidden_states_and_leaves_are_summed_out_and_zeros_are_kept():
     o, g = zip(*NOISY_EPISODES, strict=True)
     result = smc_posterior(find_latents(noisy), bp.Prompt(o[:-1], g[:-1], None, o[-1], g[-1]), **SIZE)
     accuracy, leaves = result.draws["accuracy"], result.leaf_probabilities
-    assert leaves.shape == (8, 256, 2) and accuracy.min() > 0.3
+    assert leaves.shape == (8, 256, 2)
+    assert accuracy.min() > 0.3
     np.testing.assert_allclose(leaves.sum(axis=2), 1, rtol=1e-12)
     # Twins: the means of the prior.
     for values, truth, twin in ((accuracy, mean, 2 / 3), (leaves[..., 1], door, 0.3)):
@@ -125,14 +129,22 @@ def test_hidden_states_and_leaves_are_summed_out_and_zeros_are_kept():
 def test_many_episodes_at_once_are_tempered_and_without_it_the_evidence_suffers():
     counts = np.array([(300, 120), (40, 160)])
     tempered = smc_posterior(ARMS, pulls(counts), **SIZE)
-    assert tempered.diagnostics.ok and tempered.attributes["rejuvenations"] >= 4
+    assert tempered.diagnostics.ok
+    assert tempered.attributes["rejuvenations"] >= 4
     means = (1 + counts[:, 0]) / (2 + counts.sum(axis=1))
     error = tempered.diagnostics.table.sel(statistic="mcse").values
     assert (np.abs(tempered.draws["wins"].mean(axis=(0, 1)) - means) < 4 * error).all()
-    one_step = smc_posterior(ARMS, pulls(counts), threshold=1e-3, **SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bp.errors.ConvergenceWarning)
+        one_step = smc_posterior(ARMS, pulls(counts), threshold=1e-3, **SIZE)
     assert one_step.attributes["rejuvenations"] == 1
     errors = [r.attributes["log_evidence_standard_error"] for r in (tempered, one_step)]
     assert 3 * errors[0] < errors[1], errors
+
+
+def test_few_particles_warn():
+    with pytest.warns(bp.errors.ConvergenceWarning, match="ESS"):
+        bp.posterior(ARMS, bp.Prompt(), "smc", particles=16, chains=2)
 
 
 def test_what_the_diagnostics_refuse():
@@ -157,7 +169,8 @@ def test_streaming_is_pure_and_reproducible_and_knows_what_it_saw():
     once, again = (smc.observe(smc.observe(start, first), second) for _ in range(2))
     np.testing.assert_array_equal(once.u, again.u)
     np.testing.assert_array_equal(once.log_weights, again.log_weights)
-    assert start.seen.num_episodes == 0 and once.seen.num_episodes == 9
+    assert start.seen.num_episodes == 0
+    assert once.seen.num_episodes == 9
     np.testing.assert_allclose(np.exp(np.asarray(once.log_weights)).sum(axis=1), 1, rtol=1e-12)
     assert not np.array_equal(smc.init(4).u, start.u)
     # What a particle carries is the joint probability of its leaf and all that was seen: here in closed form.
@@ -179,6 +192,20 @@ def test_growing_prompts_do_not_compile_again():
     assert state.generation >= 6
     moved = next(n for n in range(len(sizes)) if sizes[n] == sizes[-1])
     assert moved <= 20, sizes  # nothing is compiled after the first move
+
+
+def test_a_past_with_hidden_states_leaves_room_to_grow():
+    """So that moves are compiled anew only when four times as many distinct episodes have been seen."""
+    family, random = find_latents(noisy).example, np.random.default_rng(0)
+    sizes = set()
+    for count in (1, 3, 17, 20, 60, 70):
+        prompt = bp.Prompt(random.integers(0, 2, (count, 3)), random.integers(0, 2, (count, 2)))
+        small = Likelihood(prompt, family)
+        large = roomy(small, family)
+        sizes.add(len(large.episodes.counts))
+        assert len(large.episodes.counts) >= len(small.episodes.counts)
+        np.testing.assert_allclose(large(family), small(family), rtol=1e-12)
+    assert sizes <= {1, 4, 16, 64}
 
 
 @pytest.mark.parametrize(

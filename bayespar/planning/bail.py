@@ -63,6 +63,7 @@ def bail(
         if experts is not None:
             raise InvalidPlannerError("experts are solved for each draw where tasks have a density; leave them out")
         return bail_by_draws(latents, prompt, posterior=posterior).probabilities
+    assert not isinstance(family_or_program, Latents)
     family = as_family(family_or_program)
     check_prompt(prompt, family)
     check_decision(prompt, family)

@@ -292,6 +292,7 @@ def bawm(
         known = posterior_of(latents, prompt) if posterior is None else check_posterior(posterior, latents, prompt)
         mixture = mixture_of(known, draws)
         return WorldModel(mixture.family, prompt, known, mixture.weights)
+    assert not isinstance(family_or_program, Latents)
     family = as_family(family_or_program)
     check_prompt(prompt, family)
     known = exact_posterior(family, prompt) if posterior is None else check_posterior(posterior, family, prompt)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from jaxtyping import Float, Int
 
 from ..errors import InvalidProgramError, InvalidPromptError
@@ -270,9 +270,12 @@ def subfamily(family: Family, tasks: Int[np.ndarray, " Z"]) -> Family:
     def rows(a: Any) -> Any:
         return a if a.shape[0] == 1 else a[tasks]
 
+    initial, transition, emission = jax.tree.map(rows, (family.initial, family.transition, family.emission))
     return Family(
         np.full(len(tasks), 1 / len(tasks)),
-        *jax.tree.map(rows, (family.initial, family.transition, family.emission)),
+        initial,
+        transition,
+        emission,
         family.reward,
         horizon=family.horizon,
         instruction_prior=family.instruction_prior,

@@ -52,7 +52,16 @@ class Diagnostics:
 
 
 def diagnose(draws: Mapping[str, np.ndarray], divergences: int, energy: Float[np.ndarray, "chain draw"]) -> Diagnostics:
-    """Diagnose the draws [chain, draw, ...] of every site, and the energies of the transitions, nats."""
+    """Diagnose Markov chains.
+
+    Args:
+        draws: of every site, [chain, draw, ...].
+        divergences: transitions after warm-up that diverged.
+        energy: of the transitions, nats.
+
+    Returns:
+        The diagnostics. A coordinate that never moves, or is not a number, has no R-hat: that is a problem too.
+    """
     names, columns = [], []
     for name, values in draws.items():
         flat = np.asarray(values, np.float64).reshape(*values.shape[:2], -1)
@@ -61,13 +70,16 @@ def diagnose(draws: Mapping[str, np.ndarray], divergences: int, energy: Float[np
         columns += list(np.moveaxis(flat, -1, 0))
     table = _statistics(np.stack(columns))
     chains = energy.shape[0]
-    e_bfmi = (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # energies that never change, or are not numbers, give NaN
+        e_bfmi = (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
 
     problems = []
     if divergences:
         problems.append(f"{divergences} divergent transitions: the chains avoid a part of the posterior")
     worst = int(np.argmax(np.where(np.isnan(table[:, 3]), np.inf, table[:, 3])))
-    if not table[worst, 3] < MAX_R_HAT:
+    if np.isnan(table[worst, 3]):
+        problems.append(f"{names[worst]} has no R-hat: it never moves, is not a number, or there is but one chain")
+    elif not table[worst, 3] < MAX_R_HAT:
         problems.append(f"R-hat of {names[worst]} is {table[worst, 3]:.3f} (must be below {MAX_R_HAT}): run longer")
     for k, what in ((4, "bulk"), (5, "tail")):
         worst = int(np.argmin(np.where(np.isnan(table[:, k]), -1, table[:, k])))
@@ -77,7 +89,8 @@ def diagnose(draws: Mapping[str, np.ndarray], divergences: int, energy: Float[np
                 ": run longer"
             )
     if not (e_bfmi >= MIN_E_BFMI).all():
-        problems.append(f"E-BFMI is {np.nanmin(e_bfmi):.2f} (must be at least {MIN_E_BFMI}): reparametrise the program")
+        worst = float(e_bfmi[np.argmin(np.where(np.isnan(e_bfmi), -1, e_bfmi))])
+        problems.append(f"E-BFMI is {worst:.2f} (must be at least {MIN_E_BFMI}): reparametrise the program")
     dims = ["coordinate", "statistic"]
     statistics = ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]
     return Diagnostics(
@@ -89,7 +102,12 @@ def diagnose(draws: Mapping[str, np.ndarray], divergences: int, energy: Float[np
 
 
 def _statistics(x: Float[np.ndarray, "coordinate chain draw"]) -> Float[np.ndarray, "coordinate 6"]:
-    columns = [x.mean(axis=(1, 2)), x.std(axis=(1, 2), ddof=1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _columns(x)
+
+
+def _columns(x: Float[np.ndarray, "coordinate chain draw"]) -> Float[np.ndarray, "coordinate 6"]:
+    columns = [x.mean(axis=(1, 2)), x.std(axis=(1, 2))]
     columns += [array_stats.mcse(x, method="mean"), array_stats.rhat(x, method="rank")]
     columns += [array_stats.ess(x, method="bulk"), array_stats.ess(x, method="tail", prob=(0.05, 0.95))]
     return np.stack(columns, axis=1)

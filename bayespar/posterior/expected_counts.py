@@ -3,8 +3,8 @@
 The derivative of log L with respect to an entry of a kernel is the expected number of times that the entry was used,
 divided by the entry; as L is linear in the use of an entry at any one step, this is also right where the entry is 0.
 
-Products of probabilities are used, several times faster than logarithms, and never trusted blindly. Let p_i, p_t, p_e be
-the smallest *positive* entries of the initial, transition and emission kernels at hand, and floor = 2^10 (S / eps) tiny.
+Products of probabilities are used, several times faster than logarithms, and never trusted blindly. Let p_i, p_t, p_e
+be the smallest *positive* entries of the initial, transition and emission kernels, and floor = 2^10 (S / eps) tiny.
 
 * Up to 24 observations, forward vectors are not scaled: nothing on a path of positive probability underflows if
   p_i p_e (p_t p_e)^(H-1) >= floor.

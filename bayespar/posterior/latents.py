@@ -27,6 +27,7 @@ from ..program import Program, check_worlds, run_leaves, stack_worlds, task_name
 from ..world import Family
 from .likelihood import Likelihood
 
+_BLOCK = 1024  # points whose worlds are computed at once
 MAX_TRACED_LEAVES = 1024  # each is traced on its own, which takes milliseconds
 
 
@@ -56,7 +57,8 @@ class Latents:
     def example(self) -> Family:
         """The worlds of one point, for their sizes, words and rewards."""
         with jax.enable_x64(True):
-            origin, _ = self.constrain(jnp.zeros(self.dimension))
+            # At 0 itself, probabilities may be equal, or vanish, by symmetry alone.
+            origin, _ = self.constrain(jnp.sin(1.0 + jnp.arange(self.dimension)))
         return self.mixture({name: value[None] for name, value in origin.items()})[1]
 
     @property
@@ -103,9 +105,15 @@ class Latents:
             comes out equal everywhere is stored once.
         """
         with jax.enable_x64(True):
-            points = {name: jnp.asarray(points[name]) for name in self.shapes}
-            log_prior, family = _worlds(self, points)
-            M, L = log_prior.shape
+            points = {name: np.asarray(points[name]) for name in self.shapes}
+            M, L = len(next(iter(points.values()))), len(self.leaves)
+            size = min(1 << max(M - 1, 0).bit_length(), _BLOCK)  # so that few sizes are compiled
+            padded = {name: np.concatenate([a, a[-1:].repeat(-M % size, 0)]) for name, a in points.items()}
+            blocks = [
+                jax.tree.map(np.asarray, _worlds(self, {name: a[m : m + size] for name, a in padded.items()}))
+                for m in range(0, M, size)
+            ]
+            log_prior, family = jax.tree.map(lambda *parts: np.concatenate(parts)[:M], *blocks)
             kernels = jax.tree.map(
                 lambda a: _flatten(np.asarray(a), L), (family.initial, family.transition, family.emission)
             )
@@ -123,7 +131,7 @@ class Latents:
             observations=family.observations,
             instructions=family.instructions,
         )
-        return np.asarray(log_prior), stacked
+        return log_prior, stacked
 
     def log_joint(self, u: Float[Array, " D"], likelihood: Likelihood) -> Float[Array, " L"]:
         """log of the density of u and each leaf, times the probability of a prompt, nats. Traceable.

@@ -28,6 +28,7 @@ Density = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _DEPTH = 45.0  # nats below the mode where the filling stops: 3e-20 of the density there
 _SHELL = 5.0  # the last nats of it; falling exponentially, there is less mass below them than in them
+_FLAT = 1e-2  # nats between neighbours, where a climb has arrived
 _CLIMB = 100  # rounds of a compass search, at most
 _OFFSET = 2**30  # indices stay below it
 
@@ -106,16 +107,18 @@ def _modes(density: Density, points: Float[np.ndarray, "m D"]) -> Float[np.ndarr
     D = points.shape[1]
     best, steps, rows = density(points)[0], np.ones_like(points), np.arange(len(points))
     for _ in range(_CLIMB):
+        flat = True
         for d in range(D):
             move = steps[:, d, None] * np.eye(D)[d]
             tried = np.stack([points + move, points - move])
             values = density(tried.reshape(-1, D))[0].reshape(2, -1)
             side = values.argmax(axis=0)
             better = values[side, rows] > best
+            flat &= bool((np.abs(values - best) < _FLAT).all())
             points = np.where(better[:, None], tried[side, rows], points)
             best = np.where(better, values[side, rows], best)
             steps[:, d] *= np.where(better, 2.0, 0.5)
-        if steps.max() < 1e-6:
+        if flat:
             break
     order = np.argsort(-best, kind="stable")
     return points[order[best[order] > best.max() - _DEPTH]]

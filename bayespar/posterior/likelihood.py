@@ -150,7 +150,7 @@ class Counts(eqx.Module):
         np.add.at(self.initial, path[:, 0], weights[:, 0] * seen[:, 0])
         np.add.at(self.emission, (path[seen], o[seen]), weights[seen])
         later = seen[:, 1:]
-        step = np.broadcast_to(np.arange(g.shape[1]) % steps if steps == 1 else np.arange(g.shape[1]), g.shape)
+        step = np.broadcast_to(np.minimum(np.arange(g.shape[1]), steps - 1), g.shape)
         where = step[later], g[later], path[:, :-1][later], path[:, 1:][later]
         np.add.at(self.transition, where, weights[:, 1:][later])
         self.impossible = states[None] != np.arange(S)[:, None]

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,7 @@ from ..forward import log_sum
 from ..history import Prompt, check_prompt
 from ..keys import as_key
 from ..validation import check_count, check_fraction
+from ..world import Family
 from .latents import Latents
 from .likelihood import Likelihood
 
@@ -173,7 +175,7 @@ class SMC:
                 if enough:
                     seen = _joined(state.seen, episodes)
                     return replace(state, log_joint=_at(base, heard, 1.0), seen=seen)
-                past = Likelihood(state.seen, family, decode=state.decode) if past is None else past
+                past = roomy(Likelihood(state.seen, family, decode=state.decode), family) if past is None else past
                 state, base, heard = self._move(state, past, block, share)
         raise InvalidPromptError(
             f"the evidence is so strong that {_MOST_STAGES} tempered steps of {self.particles} particles do not reach "
@@ -240,15 +242,35 @@ class SMC:
         )
 
 
+def roomy(likelihood: Likelihood, family: Family) -> Likelihood:
+    """The same with room for more episodes, up to the next power of 4: a growing past compiles moves anew but rarely.
+
+    Where states are read off observations there is nothing to do: the size is fixed.
+    """
+    rows = likelihood.episodes
+    if rows is None:
+        return likelihood
+    size = len(rows.counts)
+    more = (1 << 2 * -(-(size - 1).bit_length() // 2)) - size
+    if size + more > rows.block:
+        more += -(size + more) % rows.block
+    fill = family.num_observations, family.num_subgoals, 0
+    padded = [
+        np.concatenate([a, np.full((more, *a.shape[1:]), value, a.dtype)])
+        for a, value in zip((rows.observations, rows.subgoals, rows.counts), fill, strict=True)
+    ]
+    return eqx.tree_at(lambda x: (x.episodes.observations, x.episodes.subgoals, x.episodes.counts), likelihood, padded)
+
+
 def _joined(first: Prompt, then: Prompt) -> Prompt:
     if not first.num_episodes:
         return then
-    if not then.num_episodes:
-        past = first.observations, first.subgoals, first.instructions
-    else:
-        names = "observations", "subgoals", "instructions"
-        past = tuple(np.concatenate([getattr(first, name), getattr(then, name)]) for name in names)
-    return Prompt(*past, then.current_observations, then.current_subgoals, then.current_instruction)
+    past = first.observations, first.subgoals, first.instructions
+    if then.num_episodes:
+        more = then.observations, then.subgoals, then.instructions
+        past = [np.concatenate(pair) for pair in zip(past, more, strict=True)]
+    now = then.current_observations, then.current_subgoals, then.current_instruction
+    return Prompt(past[0], past[1], past[2], *now)
 
 
 def _at(base: Array, heard: Array, share: Any) -> Array:
@@ -328,7 +350,7 @@ def _moved(
     weights = jnp.exp(log_weights)
     kept = jax.vmap(lambda k, w: systematic(k, w / w.sum(), particles))(jax.random.split(resample, chains), weights)
     u = jnp.take_along_axis(u, kept[:, :, None], 1)
-    kernel = hmc.build_kernel()
+    kernel: Any = hmc.build_kernel()
 
     def parts(u: Array) -> tuple[Array, Array]:
         sites, log_jacobian = latents.constrain(u)
@@ -353,13 +375,13 @@ def _moved(
     flat = u.reshape(-1, dimension)
     # The first move has length 0 and is always accepted: it finds the density and its gradient where each particle is,
     # so that they are compiled once, inside the loop.
-    states = hmc.HMCState(flat, jnp.full(len(flat), -jnp.inf, flat.dtype), jnp.zeros_like(flat))
+    start: Any = flat, jnp.full(len(flat), -jnp.inf, flat.dtype), jnp.zeros_like(flat)
     items = jax.random.split(move, (moves + 1, len(flat))), jnp.arange(moves + 1) == 0
-    states, rates = jax.lax.scan(step, states, items)
-    rates = rates[1:]
-    base, heard = jax.vmap(parts)(states.position)
+    states, rates = jax.lax.scan(step, hmc.HMCState(*start), items)
+    u, rates = jnp.asarray(states.position), rates[1:]
+    base, heard = jax.vmap(parts)(u)
     shape = chains, particles, -1
-    return states.position.reshape(u.shape), base.reshape(shape), heard.reshape(shape), rates.mean()
+    return u.reshape(shape), base.reshape(shape), heard.reshape(shape), rates.mean()
 
 
 def _covariance(u: Float[Array, "particle D"], weights: Float[Array, " particle"]) -> Float[Array, "D D"]:

@@ -26,7 +26,7 @@ from .result import Posterior
 
 MAX_DIMENSION = 2
 _STARTS, _CLIMBERS = 64, 8
-_BLOCK, _BLOCK_ENTRIES = 1024, 2**23
+_FEW, _BLOCK, _BLOCK_ENTRIES = 64, 1024, 2**23
 
 
 def quadrature_posterior(
@@ -107,9 +107,10 @@ def _integrate(latents: Latents, prompt: Prompt, tolerance: float, max_nodes: in
     def density(u: Float[np.ndarray, "n D"]) -> tuple[np.ndarray, np.ndarray]:
         parts = [np.zeros((0, len(latents.leaves)))]
         with jax.enable_x64(True):
-            for start in range(0, len(u), block):
-                rows = u[start : start + block]
-                padded = np.concatenate([rows, np.repeat(rows[:1], block - len(rows), axis=0)])
+            size = block if len(u) > _FEW else min(block, _FEW)
+            for start in range(0, len(u), size):
+                rows = u[start : start + size]
+                padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
                 parts.append(np.asarray(_log_joint(latents, likelihood, padded))[: len(rows)])
         logs = np.concatenate(parts)
         bad = (np.isnan(logs) | (logs == np.inf)).any(axis=1)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
+from jaxtyping import Float
 
+from ..errors import ConvergenceWarning
 from ..forward import log_sum
 from ..history import Prompt, check_prompt
 from ..statistics import log_sum_exp
 from ..validation import check_count
-from .diagnostics import MAX_R_HAT, MIN_ESS_PER_CHAIN, Diagnostics
+from .diagnostics import MAX_R_HAT, MIN_ESS_PER_CHAIN, Diagnostics, _statistics
 from .latents import Latents
 from .particles import SMC, Particles, constrain
 from .result import Posterior
+from .sites import coordinate_names
 
 MIN_UNIQUE = 0.5  # of the particles of a chain
 MAX_EVIDENCE_ERROR = 0.5  # nats
@@ -62,6 +66,9 @@ def smc_posterior(
         InvalidProgramError: the program observes something itself, so its prior cannot be drawn from.
         ImpossibleEvidenceError: no particle can have produced the prompt; names the episode and step.
 
+    Warns:
+        ConvergenceWarning: the draws should not be believed; ``diagnostics.problems`` says why.
+
     Source: Chopin (2002); theory.md, section 8.
     """
     check_prompt(prompt, latents.example)
@@ -77,7 +84,11 @@ def smc_posterior(
         state = smc.observe(state, Prompt(*past, *now) if len(past[0]) else Prompt(None, None, None, *now))
     if prompt.num_episodes or prompt.step:
         state = smc.rejuvenate(state)
-    return _posterior(smc, state, prompt, key)
+    result = _posterior(smc, state, prompt, key)
+    if result.diagnostics is not None and not result.diagnostics.ok:
+        problems = "; ".join(result.diagnostics.problems)
+        warnings.warn(f"do not believe these draws: {problems}", ConvergenceWarning, stacklevel=2)
+    return result
 
 
 def _posterior(smc: SMC, state: Particles, prompt: Prompt, key: Any) -> Posterior:
@@ -99,9 +110,8 @@ def _posterior(smc: SMC, state: Particles, prompt: Prompt, key: Any) -> Posterio
         sample_stats={"lp": density},
         diagnostics=_diagnose(sites, unique, error),
         attributes={
-            "jax": jax.__version__,
-            "blackjax": blackjax.__version__,
-            "key": key if isinstance(key, (int, np.integer)) else "a JAX key",
+            **({"key": int(key)} if isinstance(key, (int, np.integer)) else {}),
+            **{name: version(name) for name in ("bayespar", "jax", "blackjax")},
             "particles": smc.particles,
             "chains": smc.chains,
             "threshold": smc.threshold,
@@ -122,26 +132,11 @@ def _mean_of_logs(logs: np.ndarray) -> tuple[float, float]:
     return mean, float(np.exp(logs - mean).std(ddof=1) / math.sqrt(len(logs)))
 
 
-def _diagnose(sites: dict[str, np.ndarray], unique: np.ndarray, error: float) -> Diagnostics:
-    """What can be seen to be wrong with the particles, by the measures that chains are judged by."""
-    names, columns = [], []
-    for name, values in sites.items():
-        for place in np.ndindex(*values.shape[2:]):
-            names.append(f"{name}[{', '.join(map(str, place))}]" if place else name)
-            columns.append(values[(slice(None), slice(None), *place)])
-    x = np.stack(columns)
-    table = np.stack(
-        [
-            x.mean(axis=(1, 2)),
-            x.std(axis=(1, 2), ddof=1),
-            array_stats.mcse(x, method="mean"),
-            array_stats.rhat(x, method="rank"),
-            array_stats.ess(x, method="bulk"),
-            array_stats.ess(x, method="tail", prob=(0.05, 0.95)),
-        ],
-        axis=1,
-    )
-    chains = x.shape[1]
+def _diagnose(sites: Mapping[str, np.ndarray], unique: Float[np.ndarray, " chain"], error: float) -> Diagnostics:
+    """What can be seen to be wrong with particles, by the measures that chains are judged by."""
+    columns = [values.reshape(*values.shape[:2], -1) for values in sites.values()]
+    table = _statistics(np.moveaxis(np.concatenate(columns, axis=2), 2, 0))
+    names = coordinate_names({name: values.shape[2:] for name, values in sites.items()})
     problems = []
     worst = int(np.argmax(np.where(np.isnan(table[:, 3]), np.inf, table[:, 3])))
     if not table[worst, 3] < MAX_R_HAT:
@@ -151,7 +146,7 @@ def _diagnose(sites: dict[str, np.ndarray], unique: np.ndarray, error: float) ->
         )
     for k, what in ((4, "bulk"), (5, "tail")):
         worst = int(np.argmin(np.where(np.isnan(table[:, k]), -1, table[:, k])))
-        if not table[worst, k] >= MIN_ESS_PER_CHAIN * chains:
+        if not table[worst, k] >= MIN_ESS_PER_CHAIN * len(unique):
             problems.append(
                 f"{what} ESS of {names[worst]} is {table[worst, k]:.0f} (must be at least {MIN_ESS_PER_CHAIN} a chain)"
                 ": use more particles or moves"
@@ -166,6 +161,6 @@ def _diagnose(sites: dict[str, np.ndarray], unique: np.ndarray, error: float) ->
             f"the standard error of log_evidence is {error:.2f} nats (must be at most {MAX_EVIDENCE_ERROR}): use more "
             "particles"
         )
-    dims, statistics = ["coordinate", "statistic"], ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]
-    coordinates = {"coordinate": names, "statistic": statistics}
-    return Diagnostics(xr.DataArray(table, dims=dims, coords=coordinates), 0, np.zeros(0), tuple(problems))
+    coordinates = {"coordinate": names, "statistic": ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]}
+    table = xr.DataArray(table, dims=["coordinate", "statistic"], coords=coordinates)
+    return Diagnostics(table, 0, np.zeros(0), tuple(problems))

@@ -81,7 +81,7 @@ def plot_posterior_path(
     ax.set(xlim=(0, max(len(path) - 1, 1)), ylim=(-0.02, 1.02), ylabel="probability")
     ax.set_xlabel("observations seen" + (" (dashes: a new episode)" if len(starts) else ""))
     whole_numbers(ax)
-    return frame(ax, f"Posterior of the {site} along the prompt")
+    return frame(ax, f"Posterior of {'the task' if site == 'task' else repr(site)} along the prompt")
 
 
 @styled
@@ -125,7 +125,16 @@ def plot_subgoal_path(
         ax.bar(x, chances[:, g], 0.86, bottom=bottom, color=colour(rank), label=wrapped(family.subgoals[g], 30))
         done = executed == g
         place = bottom[done] + chances[done, g] / 2
-        ax.scatter(x[done], place, s=18, color=PALETTE["ink"][0], edgecolor=PALETTE["paper"][0], lw=0.9, zorder=3)
+        ax.scatter(
+            x[done],
+            place,
+            s=18,
+            color=PALETTE["ink"][0],
+            edgecolor=PALETTE["paper"][0],
+            lw=0.9,
+            zorder=3,
+            clip_on=False,
+        )
         bottom += chances[:, g]
     starts = [d.number for d in decisions[1:] if d.first]
     for start in starts:
@@ -166,7 +175,7 @@ def subgoals_along(
             "the tasks are not finite; give planner=lambda p: bp.bail(program, p), which takes long at every decision, "
             "or another one"
         )
-    family = as_family(family_or_program) if latents is None else latents.example
+    family = latents.example if latents is not None else as_family(family_or_program)  # pyright: ignore
     check_prompt(prompt, family)
     rows = list(zip(prompt.instructions, prompt.observations, prompt.subgoals, strict=True))
     if prompt.step:

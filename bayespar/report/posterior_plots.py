@@ -70,7 +70,7 @@ def plot_marginals(result: Posterior, *, sites: Sequence[str] | None = None) -> 
         if place is None:
             _bars(ax, name, finite[name], result, tree)
         else:
-            _densities(ax, name, place, tree)
+            _densities(ax, name, place, tree, "experimental" if result.log_weights is None else "scott")
     title = "Posterior against prior" + (f"; {more} more coordinates are not shown" if more > 0 else "")
     keys = [Patch(color=PALETTE["blue"][0], label="posterior"), Patch(color=_PRIOR, label="prior")]
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
@@ -288,13 +288,16 @@ def _shares(tree: xr.DataTree, name: str, values: list[Any], count: int) -> Floa
     return np.array([(drawn == place).mean() for place in places[:count]])
 
 
-def _densities(ax: Axes, name: str, place: tuple[int, ...], tree: xr.DataTree) -> None:
-    """Densities of one coordinate of a site; an axis without numbers, for only their shape and place say something."""
+def _densities(ax: Axes, name: str, place: tuple[int, ...], tree: xr.DataTree, bandwidth: str) -> None:
+    """Densities of one coordinate of a site; an axis without numbers, for only their shape and place say something.
+
+    Resampled points repeat, which a bandwidth that looks at fine structure would take for modes.
+    """
     variable = name if name in tree["posterior"] else f"{name}_"
     for group, tint in (("prior", _PRIOR), ("posterior", PALETTE["blue"][0])):
         if group not in tree.children:
             continue
-        x, density, _ = array_stats.kde(tree[group].to_dataset()[variable].values[(..., *place)].ravel())
+        x, density, _ = array_stats.kde(tree[group].to_dataset()[variable].values[(..., *place)].ravel(), bw=bandwidth)
         ax.fill_between(x, density, color=tint, alpha=0.35, lw=0)
         ax.plot(x, density, color=tint, lw=1.4)
     ax.set(ylim=(0, None), ylabel="density")

@@ -76,7 +76,7 @@ class Recorder(Planner):
         return state[0], episode
 
 
-def true_world(latents: Latents, task: Mapping[str, Any]) -> Family:
+def true_world(latents: Latents, task: Any) -> Family:
     """The world at given values of all sites, as a family of one task.
 
     Args:
@@ -225,7 +225,8 @@ def _run(
         block, row = divmod(seed, SEED_BLOCK)
         with precision_of(family):
             start, *rest = jax.random.split(jax.random.fold_in(root, seed), 3)
-            state, generation, loop = smc.init(start), -1, None
+            state = smc.init(start)
+            loop, generation = loop_of(state), state.generation
             curves = np.zeros(episodes), np.zeros(episodes, bool), np.zeros(episodes, np.int32)
             uniform = np.zeros(0)
             for t in range(episodes):

@@ -190,6 +190,7 @@ def simulate_regret(
             particles=particles,
             progress=progress,
         )
+    assert not isinstance(family_or_program, Latents)
     family = as_family(family_or_program)
     if isinstance(task, Mapping):
         raise InvalidWorldError("task gives values of sites, but the program is finite; give the task's index or name")

@@ -24,6 +24,8 @@ from ..posterior.exact import state_posterior_by_task
 from ..posterior.latents import Latents
 from ..posterior.quadrature import MAX_DIMENSION
 from ..posterior.result import Posterior
+from ..statistics import log_normalise
+from ..world import Family
 from . import conjugate
 from .calibration import simulate
 
@@ -33,6 +35,7 @@ probabilities are exact at each draw, a share of 1/L of them does."""
 EPISODES, PROMPTS, TRIES = 3, 2, 12
 MOST_CERTAIN = 0.9  # BAIL's largest entry at a prompt on which false answers can be told from it
 _FINE, _COARSE = 1e-5, 1e-1  # errors that quadrature aims at
+_LIGHT = 1e-7
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Arms:
         """BAIL(g | pt), [G]."""
         return _exact(conjugate.best_arm(conjugate.arm_posterior(prompt, self.arms)))
 
+    def certainty(self, prompt: Prompt) -> float:
+        """BAIL's largest entry."""
+        return float(self.bail(prompt).values.max())
+
     def predictive(self, prompt: Prompt) -> Answer:
         """P(o' | pt, g), [G O]."""
         return _exact(conjugate.arm_predictive(conjugate.arm_posterior(prompt, self.arms)).ravel())
@@ -82,13 +89,17 @@ class Nodes:
         """The nodes of a lattice; remembered."""
         place = identify(prompt), tolerance
         if place not in self.found:
-            self.found[place] = posterior(self.latents, prompt, "exact", tolerance=tolerance)
+            self.found[place] = _heaviest(posterior(self.latents, prompt, "exact", tolerance=tolerance))
         return self.found[place]
 
     def bail(self, prompt: Prompt) -> Answer:
         """BAIL(g | pt), [G]; an expert's subgoal jumps between nodes, so two lattices say how much that matters."""
         fine, coarse = (bail_of(self.points(prompt, t)).values for t in (_FINE, _COARSE))
         return dataclasses.replace(_exact(fine), slack=float(np.abs(fine - coarse).max()))
+
+    def certainty(self, prompt: Prompt) -> float:
+        """BAIL's largest entry, about."""
+        return float(bail_of(self.points(prompt, _COARSE)).values.max())
 
     def predictive(self, prompt: Prompt) -> Answer:
         """P(o' | pt, g), [G O]."""
@@ -127,7 +138,7 @@ class Continuous:
         rng = np.random.default_rng([key, 8])
         for _ in range(TRIES if self.exact is not None and latents.example.horizon > 1 else 0):
             prompt = simulate(latents, rng, EPISODES, step=1).prompt
-            if self.exact is not None and self.exact.bail(prompt).values.max() <= MOST_CERTAIN:
+            if self.exact is not None and self.exact.certainty(prompt) <= MOST_CERTAIN:
                 self.prompts.append(prompt)
             if len(self.prompts) == PROMPTS:
                 break
@@ -161,19 +172,28 @@ def bail_of(points: Posterior) -> Answer:
 
 
 def predictive_of(points: Posterior) -> Answer:
-    """P(o' | pt, g) by the points of a posterior, [G O]; its errors from the law under each point."""
-    latents, prompt = _latents(points), points.prompt or Prompt()
-    model = bawm(latents, prompt, posterior=points, draws=_count(points))
-    values = np.concatenate([model.next_observation(g) for g in range(latents.example.num_subgoals)])
+    """P(o' | pt, g) by the points of a posterior, [G O]: the law under each leaf of each point, averaged."""
     mixture = mixture_of(points, _count(points))
-    family, h = mixture.family, prompt.step - 1
+    laws = _laws(mixture.family, points.prompt or Prompt())
+    return Answer(mixture.weights @ laws, _errors(_by_point(mixture, laws), mixture.weighted))
+
+
+def world_model_gap(points: Posterior, draws: int) -> float:
+    """The largest difference between the world model of some points and the laws of the same, averaged."""
+    latents, prompt = _latents(points), points.prompt or Prompt()
+    model, mixture = bawm(latents, prompt, posterior=points, draws=draws), mixture_of(points, draws)
+    said = np.concatenate([model.next_observation(g) for g in range(latents.example.num_subgoals)])
+    return float(np.abs(said - mixture.weights @ _laws(mixture.family, prompt)).max())
+
+
+def _laws(family: Family, prompt: Prompt) -> Float[np.ndarray, "Z K"]:
+    """The law of the next observation of each task after each subgoal, one after the other, [Z, G O]."""
     kernel, emission = family.dense_transition(), np.asarray(family.emission)
-    kernel = kernel[:, min(h, kernel.shape[1] - 1)]
+    kernel = kernel[:, min(prompt.step - 1, kernel.shape[1] - 1)]
     Z, S = family.num_tasks, family.num_states
     belief = state_posterior_by_task(family, prompt)
     after = np.einsum("zs,zgst->zgt", belief, np.broadcast_to(kernel, (Z, *kernel.shape[1:])))
-    laws = after @ np.broadcast_to(emission, (Z, S, emission.shape[2]))
-    return Answer(values, _errors(_by_point(mixture, laws.reshape(Z, -1)), mixture.weighted))
+    return (after @ np.broadcast_to(emission, (Z, S, emission.shape[2]))).reshape(Z, -1)
 
 
 def moments_of(points: Posterior) -> Answer:
@@ -185,6 +205,22 @@ def moments_of(points: Posterior) -> Answer:
         values = np.tensordot(np.exp(points.log_weights), x, 2)
         return _exact(values)
     return Answer(x.mean(axis=(0, 1)), _errors(x, False))
+
+
+def _heaviest(points: Posterior) -> Posterior:
+    """The points without the lightest, whose share is 1e-7 in all: each point left is a world to be solved."""
+    assert points.draws is not None
+    assert points.log_weights is not None
+    assert points.leaf_probabilities is not None
+    order = np.argsort(points.log_weights[0])
+    kept = np.sort(order[np.cumsum(np.exp(points.log_weights[0][order])) > _LIGHT])
+    left = points.log_weights[:, kept]
+    return dataclasses.replace(
+        points,
+        draws={name: a[:, kept] for name, a in points.draws.items()},
+        leaf_probabilities=points.leaf_probabilities[:, kept],
+        log_weights=log_normalise(left),
+    )
 
 
 def _by_point(mixture: Mixture, values: Float[np.ndarray, "Z K"]) -> Float[np.ndarray, "chain draw K"]:

@@ -83,6 +83,6 @@ C1 = Claim(
     worlds=2,
     check=check,
     twins=twins,
-    checks=continuous.checks(twins=4),
+    checks=continuous.checks(twins=4 + 3),
     continuous=(continuous.check_c1, continuous.twins_c1),
 )

@@ -7,15 +7,27 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ...errors import TooLargeError
 from ...history import Prompt
-from ...planning.by_draws import first_actions, mixture_of, what_follows
+from ...planning.by_draws import DRAWS, first_actions, mixture_of, what_follows
 from ...planning.expert import solve_experts
 from ...posterior.result import Posterior
 from ...world import Family
-from ..agreement import Compared, agreement, twin
+from ..agreement import ROUNDING, Compared, agreement, twin
 from ..claim import Settings, Subject
-from ..continuous import EPISODES, Answer, Continuous, bail_of, moments_of, predictive_of, shorter, tilted
-from ..verdict import Outcome, TwinOutcome, Verdict, all_of, not_applicable
+from ..continuous import (
+    EPISODES,
+    Answer,
+    Continuous,
+    bail_of,
+    moments_of,
+    predictive_of,
+    shorter,
+    tilted,
+    world_model_gap,
+)
+from ..verdict import Outcome, TwinOutcome, Verdict, all_of, identity, not_applicable
+from . import calibrated
 
 METHODS = ("nuts", "smc")
 TASTE = 0.5
@@ -44,7 +56,10 @@ def _why_not(subject: Subject) -> str | None:
         return "the program observes something itself, so no corpus can be drawn from it"
     if latents.example.horizon == 1:
         return "H = 1: an episode has no decision"
-    case = subject.once(_case)
+    try:
+        case = subject.once(_case)
+    except TooLargeError as error:
+        return f"too large for the exact side: {error}"
     if case.exact is None:
         sites = ", ".join(f"{name} {list(shape)}" for name, shape in latents.shapes.items())
         return (
@@ -131,7 +146,10 @@ def check_c1(subject: Subject, settings: Settings) -> Outcome:
         assert case.exact is not None
         return [_compare(bail_of(case.posterior(method, p)), case.exact.bail(p), case) for p in case.prompts]
 
-    return _agree(subject, settings, "BAIL", compare)
+    outcome = _agree(subject, settings, "BAIL", compare)
+    if not settings.full or outcome.verdict is Verdict.NOT_APPLICABLE:
+        return outcome
+    return all_of([outcome, *[calibrated.check(subject, settings, method) for method in METHODS]])
 
 
 def twins_c1(subject: Subject, settings: Settings) -> list[TwinOutcome]:
@@ -144,13 +162,15 @@ def twins_c1(subject: Subject, settings: Settings) -> list[TwinOutcome]:
         name = f"the expert of the posterior-mean world ({method.upper()})"
         found.append(twin(name, f"one subgoal, which BAIL gives {exact.values.max():.2f} at most", one, settings.alpha))
         found += _judge(case, method, bail_of, exact, settings.alpha)
+        if settings.full:
+            found += calibrated.twins(subject, settings, method)
     return found
 
 
 def _mean_world_expert(points: Posterior) -> Answer:
     """The subgoal of the expert whose world has the mean of all kernels."""
     prompt = points.prompt or Prompt()
-    mixture = mixture_of(points, 400)
+    mixture = mixture_of(points, DRAWS)
     family = what_follows(mixture.family, prompt)
     kernels = (family.initial, family.dense_transition(), family.emission)
     means = [
@@ -176,7 +196,13 @@ def check_w1(subject: Subject, settings: Settings) -> Outcome:
             _compare(predictive_of(case.posterior(method, p)), case.exact.predictive(p), case) for p in case.prompts
         ]
 
-    return _agree(subject, settings, "law of the next observation after every subgoal", compare)
+    outcome = _agree(subject, settings, "law of the next observation after every subgoal", compare)
+    if outcome.verdict is Verdict.NOT_APPLICABLE:
+        return outcome
+    case = subject.once(_case)
+    gap = world_model_gap(case.posterior(METHODS[0], case.prompts[0]), DRAWS)
+    said = "the world model itself against the mean law of its draws"
+    return all_of([outcome, identity(gap, ROUNDING, said)])
 
 
 def twins_w1(subject: Subject, settings: Settings) -> list[TwinOutcome]:
@@ -261,7 +287,7 @@ def _drift(case: Continuous, method: str, *, under: bool = False, tilt: float = 
 
 def _surest(case: Continuous, method: str, outcomes: int, observed: list[int]) -> np.ndarray:
     """The law of the next observation under the draw that is surest of one outcome."""
-    mixture = mixture_of(case.posterior(method, case.prompts[0]), 400)
+    mixture = mixture_of(case.posterior(method, case.prompts[0]), DRAWS)
     kernel = mixture.family.dense_transition()[:, 0, 0]
     emission = np.asarray(mixture.family.emission)
     initial = np.asarray(mixture.family.initial) * emission[..., case.prompts[0].current_observations[0]]

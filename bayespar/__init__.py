@@ -49,6 +49,7 @@ from .posterior.exact import (
     posterior_path as posterior_path,
     state_posterior as state_posterior,
 )
+from .posterior.latents import Latents as Latents, find_latents as find_latents
 from .posterior.numpyro_model import numpyro_model as numpyro_model
 from .posterior.particles import SMC as SMC, Particles as Particles
 from .program import (

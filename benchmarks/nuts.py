@@ -302,8 +302,8 @@ def agree(draws: dict[str, np.ndarray]) -> bool:
     """Whether every two samplers have the same posterior means; enumeration is too short to ask."""
     fine = True
     known = {name: rows for name, rows in draws.items() if "enumeration" not in name}
-    first, *others = known
-    for name in others:
+    first = next(iter(known), "")
+    for name in list(known)[1:]:
         x, y = (np.moveaxis(known[n].reshape(*known[n].shape[:2], -1), -1, 0) for n in (first, name))
         error = np.hypot(*(array_stats.mcse(a, method="mean") for a in (x, y)))
         worst = float((np.abs(x.mean(axis=(1, 2)) - y.mean(axis=(1, 2))) / error).max())

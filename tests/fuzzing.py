@@ -51,9 +51,9 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 # Results: the library makes them and never reads them, or they are plain records of what another entry is given.
 RECORDS = {
-    "ActorDistance", "Corpus", "Demonstrations", "Design", "Episode", "ExpectedRegret", "Histories", "Imitation",
-    "LowLevelRollout", "Observed", "Plan", "Planner", "Recommendation", "Recommendations", "RegretCurves",
-    "TaskClasses", "WorldModel",
+    "ActorDistance", "BailEstimate", "Corpus", "Demonstrations", "Design", "Episode", "ExpectedRegret", "Histories",
+    "Imitation", "Latents", "LowLevelRollout", "Observed", "Particles", "Plan", "Planner", "Recommendation",
+    "Recommendations", "RegretCurves", "TaskClasses", "WorldModel",
 }  # fmt: skip
 
 
@@ -809,6 +809,50 @@ def key_of(rng: np.random.Generator) -> tuple[str, Any]:
     return "key", pick(rng, [0, 7, -3, 2**40, np.int64(5), np.uint32([1, 2]), jax.random.key(3)])
 
 
+def arms() -> bp.World:
+    """A program with a density: two arms, each pulled once an episode."""
+    wins = numpyro.sample("wins", dist.Beta(2.0, 2.0).expand([2]).to_event(1))
+    rows = jnp.stack([jnp.stack([0 * w, w, 1 - w]) for w in wins])
+    kernel = jnp.stack([rows, jnp.eye(3)[1:2].repeat(2, 0), jnp.eye(3)[2:].repeat(2, 0)], axis=1)
+    return bp.World([1.0, 0, 0], kernel, np.eye(3), [[0, 0, 0], [0, 1, 0]], horizon=2)
+
+
+def pulls(rng: np.random.Generator, step: int) -> tuple[str, Any]:
+    observations = np.stack([np.zeros(2, int), rng.integers(1, 3, size=2)], axis=1)
+    return "prompt", bp.Prompt(observations, rng.integers(2, size=(2, 1)), current_observations=[0] * step)
+
+
+def of_density(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    method = pick(rng, ["exact", "exact", "nuts", "smc"])
+    settings = {
+        "exact": {"tolerance": ("fraction", 1e-6), "max_nodes": ("count", 2**14)},
+        "nuts": {"chains": ("count", 2), "warmup": ("count", 50), "draws": ("count", 50), "key": key_of(rng)},
+        "smc": {"particles": ("count", 64), "chains": ("count", 2), "moves": ("count", 1), "key": key_of(rng)},
+    }
+    return {"prompt": pulls(rng, int(rng.integers(2))), "method": ("word", method), **settings[method]}
+
+
+DENSITY = ("posterior.density", "find_latents", "SMC", "bail_by_draws")
+PULLED = bp.Prompt([[0, 1], [0, 2]], [[0], [1]], current_observations=[0])
+
+
+@functools.cache
+def quadrature() -> Any:
+    return bp.posterior(arms, PULLED, "exact", tolerance=1e-3)
+
+
+def by_draws(**given: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of so few draws, every chain says that they are too few
+        found = bp.posterior(arms, **given)
+    return found.draws, found.leaf_probabilities
+
+
+def particles(prompt: Any, key: Any, **settings: Any) -> Any:
+    smc = bp.SMC(bp.find_latents(arms), **settings)
+    return smc.observe(smc.init(key), prompt).leaf_probabilities
+
+
 def of_regret(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
     return {
         "task": ("task", pick(rng, [0, 0, family.tasks[0], np.int64(0)])),
@@ -1128,6 +1172,27 @@ ENTRIES: dict[str, Entry] = {
         with_family(lambda rng, f, i: {"prompt": prompt_of(rng, f), **optional(rng, method=("word", "exact"))}),
         weight=2,
     ),
+    "posterior.density": Entry(by_draws, of_density, refuses=("the method has no such setting",)),
+    "find_latents": Entry(
+        lambda program: bp.find_latents(program).example, lambda rng: {"program": ("no program", arms)}
+    ),
+    "SMC": Entry(
+        particles,
+        lambda rng: {
+            "prompt": pulls(rng, 0),
+            "key": key_of(rng),
+            "particles": ("count", 64),
+            "chains": ("count", 2),
+            **optional(rng, threshold=("fraction", 0.5), moves=("count", 1)),
+        },
+        weight=0.5,
+    ),
+    "bail_by_draws": Entry(
+        lambda **given: bp.bail_by_draws(arms, posterior=quadrature(), **given).probabilities,
+        lambda rng: {"prompt": ("prompt", PULLED), **optional(rng, draws=("count", 9))},
+        weight=0.5,
+        refuses=("of another prompt",),
+    ),
     "posterior_path": Entry(bp.posterior_path, with_family(lambda rng, f, i: {"prompt": prompt_of(rng, f)})),
     "state_posterior": Entry(bp.state_posterior, with_family(lambda rng, f, i: {"prompt": prompt_of(rng, f)})),
     "bail": Entry(
@@ -1263,7 +1328,7 @@ def make(seed: int, index: int, entries: dict[str, Entry]) -> Case:
         words += ["site "]
     late = (
         "argv" in drawn
-        or name in ("load_model", "enumerate_program", "numpyro_model")
+        or name in ("load_model", "enumerate_program", "numpyro_model", *DENSITY)  # a program runs first
         or any(
             any(value is one for one in (*LATE_POLICIES, *PROGRAMS)) or (callable(value) and drawn[n][0] == "kernel")
             for n, value in arguments.items()

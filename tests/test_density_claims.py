@@ -17,7 +17,7 @@ from bayespar.theory.agreement import Compared, agreement, twin
 from bayespar.theory.claim import Settings, Subject
 from bayespar.theory.claims import CLAIMS
 from bayespar.theory.claims.continuous import METHODS
-from bayespar.theory.continuous import CHAINS, Continuous, shorter
+from bayespar.theory.continuous import CHAINS, Continuous, only
 from bayespar.theory.runner import verify
 from bayespar.theory.verdict import Verdict
 
@@ -118,8 +118,8 @@ def test_claims_about_finite_tasks_do_not_apply():
 
 def test_a_shorter_prompt_keeps_its_current_history():
     prompt = bp.Prompt([[0, 1], [0, 2]], [[0], [1]], None, [0])
-    less = shorter(prompt, 1)
+    less = only(prompt, [0])
     assert less.num_episodes == 1
     assert less.observations.tolist() == [[0, 1]]
     assert less.current_observations.tolist() == [0]
-    assert shorter(prompt, 0).num_episodes == 0
+    assert only(prompt, []).num_episodes == 0

@@ -1,7 +1,9 @@
 """Every notebook runs from top to bottom, and is committed with what it printed and drew."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 2**20  # bytes
+# The fast mode: notebooks compile much and compute little.
+FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -18,9 +22,13 @@ def test_it_runs(path, tmp_path):
     cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
     script = tmp_path / f"{path.stem}.py"
     script.write_text("\n".join("".join(c["source"]) for c in cells), "utf-8")
-    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, str(script)], env=environment, cwd=path.parent, capture_output=True, text=True, timeout=300
+        [sys.executable, str(script)],
+        env={**os.environ, **FAST},
+        cwd=path.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -33,3 +41,19 @@ def test_it_is_committed_with_its_outputs(path):
     kinds = {o["output_type"] for c in cells for o in c["outputs"]}
     assert "error" not in kinds
     assert any("image/png" in o.get("data", {}) for c in cells for o in c["outputs"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_it_is_thin(path):
+    """Notebooks load, plot and explain: what is worth a class belongs in the package."""
+    cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    nodes = [node for c in cells for node in ast.walk(ast.parse("".join(c["source"])))]
+    assert not any(isinstance(node, ast.ClassDef) for node in nodes)
+    assert sum(len(c["source"]) for c in cells) < 160  # lines
+
+
+def test_the_notebooks_that_are_promised_exist():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert {p.stem for p in NOTEBOOKS} >= {"tour", "mcmc", "exploration", "your_own_world", "your_own_inference"}
+    named = set(re.findall(r"notebooks/(\w+)\.ipynb", readme))
+    assert named <= {p.stem for p in NOTEBOOKS}, "the README names a notebook that is not there"

@@ -46,10 +46,11 @@ def rows_at_once(horizon: int, tasks: int, states: int, subgoals: int) -> int:
     return 1 << max(BLOCK_ENTRIES // row, 8).bit_length() - 1
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def log_likelihood(
     wanted: tuple[bool, bool, bool],
     block: int,
+    fallback: bool,
     initial: Float[Array, "Zi S"],
     transition: Float[Array, "Zt steps G S S2"],
     emission: Float[Array, "Ze S O"],
@@ -62,6 +63,8 @@ def log_likelihood(
     Args:
         wanted: which of the three kernels a gradient may be asked for.
         block: episodes worked on at once; divides R where R is larger.
+        fallback: use logarithms where probabilities may underflow; else the result is NaN there. A program without
+            them is compiled in half the time.
         initial: rho; the leading axis of each kernel is Z or 1, and so is that of the result if all are 1.
         transition: P.
         emission: E.
@@ -69,15 +72,17 @@ def log_likelihood(
         subgoals: G, one past the last, where the state stays as it is and nothing was seen.
         counts: how often each episode was seen; 0 for padding.
     """
-    return _evaluate(block, None, initial, transition, emission, observations, subgoals, counts)[0]
+    return _evaluate(block, fallback, None, initial, transition, emission, observations, subgoals, counts)[0]
 
 
-def _with_counts(wanted: tuple[bool, bool, bool], block: int, *args: Any) -> tuple[Array, Any]:
-    value, gradients = _evaluate(block, wanted, *args)
+def _with_counts(wanted: tuple[bool, bool, bool], block: int, fallback: bool, *args: Any) -> tuple[Array, Any]:
+    value, gradients = _evaluate(block, fallback, wanted, *args)
     return value, (gradients, [a.shape for a in args[:3]])
 
 
-def _pull_back(wanted: tuple[bool, bool, bool], block: int, kept: Any, cotangent: Float[Array, " Z"]) -> Any:
+def _pull_back(
+    wanted: tuple[bool, bool, bool], block: int, fallback: bool, kept: Any, cotangent: Float[Array, " Z"]
+) -> Any:
     gradients, shapes = kept
     found = []
     for gradient, shape, want in zip(gradients, shapes, wanted, strict=True):
@@ -95,6 +100,7 @@ log_likelihood.defvjp(_with_counts, _pull_back)
 
 def _evaluate(
     block: int,
+    fallback: bool,
     wanted: tuple[bool, bool, bool] | None,
     initial: Array,
     transition: Array,
@@ -110,6 +116,8 @@ def _evaluate(
 
     def one(rows: tuple[Array, Array, Array]) -> Any:
         safe, *out = _by_probabilities(wanted, smallest, initial, transition, emission, *rows)
+        if not fallback:
+            return [jnp.where(safe, out[0], jnp.nan), out[1]]
         return _unless(safe, out, partial(_by_logarithms, wanted), (initial, transition, emission, *rows))
 
     rows = (jnp.asarray(observations), jnp.asarray(subgoals), jnp.asarray(counts))

@@ -181,7 +181,7 @@ def as_latents(program: Family | Program | Latents) -> Latents | None:
         return program
     if isinstance(program, Family) or not has_density(program):
         return None
-    return find_latents(program)
+    return _find_latents(program)
 
 
 def has_density(program: Program) -> bool:
@@ -208,15 +208,25 @@ class _MetError(BayesparError):
     """A site with a density was met."""
 
 
-@lru_cache(maxsize=32)  # what is compiled for a program is kept with its latent sites
 def find_latents(program: Program) -> Latents:
     """The latent sites of a program that has sites with a density.
 
+    They are remembered, with everything that is compiled for them, so a program must not change once it is used.
+
     Raises:
-        InvalidProgramError: a site with a density exists under some values of the finite sites only, or its shape or
-            support depends on other sites; or the program fails as under :func:`enumerate_program`.
+        InvalidProgramError: no site has a density; one exists under some values of the finite sites only, or its shape
+            or support depends on other sites; or the program fails as under :func:`enumerate_program`.
         TooLargeError: more than 1024 joint values of the finite sites.
     """
+    if not has_density(program):
+        raise InvalidProgramError(
+            "no site of the program has a density, so its tasks are finite: use bayespar.enumerate_program"
+        )
+    return _find_latents(program)
+
+
+@lru_cache(maxsize=32)
+def _find_latents(program: Program) -> Latents:
     runs: list[dict[str, tuple[tuple[int, ...], Any]]] = []
     kept: dict[str, Any] = {}
 

@@ -36,15 +36,17 @@ class Likelihood(eqx.Module):
     decoded: Counts | None
     episodes: Episodes | None
 
-    def __init__(self, prompt: Prompt, family: Family, *, decode: bool = True):
+    def __init__(self, prompt: Prompt, family: Family, *, decode: bool = True, fallback: bool = True):
         """Reads a prompt.
 
         Args:
             prompt: what was seen; it has been checked against the family.
             family: concrete; it says the sizes, and by its zeros which states can be read off observations.
             decode: whether to look for such states.
+            fallback: use logarithms where probabilities may underflow, at the price of a longer compilation; else the
+                result is NaN there.
         """
-        rows = Episodes(prompt, family)
+        rows = Episodes(prompt, family, fallback)
         states = decoder(family) if decode else None
         self.decoded = None if states is None else Counts(rows, states, family)
         self.episodes = rows if states is None else None
@@ -53,7 +55,8 @@ class Likelihood(eqx.Module):
         """log L_z, nats, [Z]; traceable and differentiable.
 
         -inf where the prompt is impossible. NaN where ``family`` lets an observation come from a state that it could
-        not come from in the family given at the start; ``decode=False`` avoids it.
+        not come from in the family given at the start; ``decode=False`` avoids it. Without ``fallback``, NaN also
+        where a probability may underflow.
         """
         if self.decoded is not None:
             return self.decoded(family)
@@ -80,14 +83,16 @@ class Episodes(eqx.Module):
         subgoals: [R, H-1]; G where nothing was seen.
         counts: how often each row was seen, [R]; 0 for padding, so that growing prompts keep their shapes.
         block: rows worked on at once.
+        fallback: as of :class:`Likelihood`.
     """
 
     observations: Int[np.ndarray | Array, "R H"]
     subgoals: Int[np.ndarray | Array, "R Hm1"]
     counts: Float[np.ndarray | Array, " R"]
     block: int = eqx.field(static=True)
+    fallback: bool = eqx.field(static=True)
 
-    def __init__(self, prompt: Prompt, family: Family):
+    def __init__(self, prompt: Prompt, family: Family, fallback: bool = True):
         H, O, G = family.horizon, family.num_observations, family.num_subgoals
         rows = np.concatenate([prompt.observations, prompt.subgoals], axis=1).reshape(-1, 2 * H - 1)
         rows, counts = np.unique(rows, axis=0, return_counts=True)
@@ -96,6 +101,7 @@ class Episodes(eqx.Module):
             now[0, : prompt.step] = prompt.current_observations
             now[0, H : H + prompt.step - 1] = prompt.current_subgoals
             rows, counts = np.concatenate([rows, now]), np.append(counts, 1)
+        self.fallback = fallback
         self.block = rows_at_once(H, family.num_tasks, family.num_states, G)
         size = bucket(max(len(rows), 1))
         size = size if size <= self.block else -(-size // self.block) * self.block
@@ -117,9 +123,8 @@ class Episodes(eqx.Module):
             return jnp.where(self.counts > 0, self.counts * prefixes[:, :, -1], 0).sum(axis=1)
         kernels = family.initial, kernel, family.emission
         wanted = is_traced(kernels[0]), is_traced(kernels[1]), is_traced(kernels[2])
-        each = log_likelihood(
-            wanted, self.block, *map(jnp.asarray, kernels), self.observations, self.subgoals, self.counts
-        )
+        rows = self.observations, self.subgoals, self.counts
+        each = log_likelihood(wanted, self.block, self.fallback, *map(jnp.asarray, kernels), *rows)
         return jnp.broadcast_to(each, (Z,))
 
 

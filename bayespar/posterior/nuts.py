@@ -103,18 +103,18 @@ def nuts_posterior(
     key = as_key(key)
     check_prompt(prompt, latents.example)
     method = chain_method or ("parallel" if jax.default_backend() == "cpu" else "vectorized")
+    vectorized = chains if method == "vectorized" else 0
+    settings = Settings(warmup, draws, bool(dense_mass), vectorized)
     with jax.enable_x64(True):
-        likelihood = jax.tree.map(jnp.asarray, Likelihood(prompt, latents.example))
         start, *keys = jax.random.split(key, chains + 1)
-        vectorized = chains if method == "vectorized" else 0
-        settings = Settings(warmup, draws, bool(dense_mass), vectorized)
-        pool = ThreadPoolExecutor(max_workers=1)  # two programs are compiled at the same time
-        chain = pool.submit(_compiled, latents, _Shapes(likelihood), settings)
-        pool.shutdown(wait=False)
-        kept, starts = _starts(latents, likelihood, prompt, start, chains)
-        program = chain.result() if kept is likelihood else _compiled(latents, _Shapes(kept), settings)
-        likelihood = kept
-        u, stats = _run(program, settings, likelihood, (*starts, jnp.stack(keys)), target_accept)
+        for thorough in (False, True):
+            # First without what is seldom needed and long to compile; where it is needed, the density is NaN, which
+            # shows as a divergence.
+            likelihood, u, stats = _attempt(
+                latents, prompt, settings, target_accept, start, jnp.stack(keys), chains, thorough
+            )
+            if likelihood is not None and (likelihood.episodes is None or not stats["diverging"].any()):
+                break
         log_joint = evaluate(latents, likelihood, u.reshape(chains * draws, -1))[0] if len(latents.leaves) > 1 else None
         sites = {name: np.asarray(a) for name, a in constrain(latents, u).items()}
     found = diagnose(sites, int(stats["diverging"].sum()), stats["energy"])
@@ -136,6 +136,28 @@ def nuts_posterior(
             **{"dense_mass": settings.dense_mass, "chain_method": method},
         },
     )
+
+
+def _attempt(
+    latents: Latents,
+    prompt: Prompt,
+    settings: Settings,
+    target_accept: float,
+    start: Any,
+    keys: Any,
+    chains: int,
+    thorough: bool,
+) -> tuple[Likelihood | None, Any, Any]:
+    """The likelihood, draws and what happened at each; None where the likelihood cannot be worked out at the starts."""
+    likelihood = Likelihood(prompt, latents.example, decode=not thorough, fallback=thorough)
+    likelihood = jax.tree.map(jnp.asarray, likelihood)
+    pool = ThreadPoolExecutor(max_workers=1)  # two programs are compiled at the same time
+    chain = pool.submit(_compiled, latents, _Shapes(likelihood), settings)
+    pool.shutdown(wait=False)
+    starts = _starts(latents, likelihood, prompt, start, chains)
+    if starts is None:
+        return None, None, None
+    return likelihood, *_run(chain.result(), settings, likelihood, (*starts, keys), target_accept)
 
 
 def evaluate(
@@ -171,29 +193,25 @@ def _potential(latents: Latents, likelihood: Likelihood, u: Float[Array, " D"]) 
 
 
 def _starts(latents: Latents, likelihood: Likelihood, prompt: Prompt, key: Any, chains: int) -> Any:
-    """A likelihood that can be worked out, and for each chain a possible point, its potential and gradient."""
-
-    def tried(u: Float[np.ndarray, "M D"]) -> tuple[Likelihood, Any]:
-        log_joint, *found = evaluate(latents, likelihood, u)
-        if not np.isnan(log_joint).any() or likelihood.decoded is None:
-            return likelihood, found
-        # States can be read off the observations at some points, but not everywhere.
-        other = jax.tree.map(jnp.asarray, Likelihood(prompt, latents.example, decode=False))
-        return other, evaluate(latents, other, u)[1:]
-
+    """For each chain a possible point, its potential and gradient; None where a likelihood is NaN and need not be."""
+    partly = likelihood.episodes is None or not likelihood.episodes.fallback
     u = np.asarray(jax.random.uniform(key, (chains * STARTS, latents.dimension), minval=-2, maxval=2))
-    likelihood, found = tried(u)
+    log_joint, *found = evaluate(latents, likelihood, u)
+    if partly and np.isnan(log_joint).any():
+        return None
     possible = _possible(*found).reshape(chains, STARTS)
     chosen = possible.argmax(axis=1) + STARTS * np.arange(chains)
     if not possible.any(axis=1).all():
         u = _prior_draws(latents, key)
-        likelihood, found = tried(u)
+        log_joint, *found = evaluate(latents, likelihood, u)
+        if partly and np.isnan(log_joint).any():
+            return None
         some = np.flatnonzero(_possible(*found))
         if not len(some):
             sites = constrain(latents, u[None, :POINTS])
             raise impossible_evidence(latents.mixture({name: np.asarray(a)[0] for name, a in sites.items()})[1], prompt)
         chosen = some[np.arange(chains) % len(some)]
-    return likelihood, (jnp.asarray(u[chosen]), *(jnp.asarray(a[chosen]) for a in found))
+    return jnp.asarray(u[chosen]), *(jnp.asarray(a[chosen]) for a in found)
 
 
 def _possible(potential: Float[np.ndarray, " M"], gradient: Float[np.ndarray, "M D"]) -> np.ndarray:

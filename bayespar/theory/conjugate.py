@@ -9,6 +9,8 @@ Source: theory.md, section 8; DeGroot (1970), "Optimal Statistical Decisions", c
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from scipy.special import betaln, gammaln
@@ -34,7 +36,7 @@ def arms_log_evidence(prompt: Prompt, arms: int) -> float:
 
 def best_arm(posterior: Float[np.ndarray, "arms 2"]) -> Float[np.ndarray, " arms"]:
     """P(arm g is the best) = int f_g prod_{k != g} F_k, for independent Beta posteriors; BAIL of ``bernoulli_arms``."""
-    laws = [beta_law(a, b) for a, b in posterior]
+    laws: list[Any] = [beta_law(a, b) for a, b in posterior]
     # Panels of a standard deviation, and of more and more beyond twelve; the integrand is a polynomial.
     far = np.append(np.arange(13), 12 * 2.0 ** np.arange(1, 20))
     edges = np.concatenate([law.mean() + law.std() * np.append(far, -far) for law in laws])

@@ -8,7 +8,7 @@ from ...errors import TooLargeError
 from ...statistics import log_normalise
 from ..claim import Claim, Settings, Subject
 from ..verdict import Outcome, TwinOutcome, identity, not_applicable
-from . import continuous
+from . import continuous, drift
 
 TOLERANCE = 1e-10
 TILT = 0.1
@@ -95,5 +95,5 @@ C3 = Claim(
     check=check,
     twins=twins,
     checks=continuous.checks(twins=2),
-    continuous=(continuous.check_c3, continuous.twins_c3),
+    continuous=(drift.check_c3, drift.twins_c3),
 )

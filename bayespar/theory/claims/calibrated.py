@@ -15,7 +15,7 @@ from ...posterior.latents import Latents
 from ...posterior.result import Posterior
 from ..calibration import LOG_LIKELIHOOD, Calibration, Simulated, calibrate, power, simulate
 from ..claim import Settings, Subject
-from ..continuous import EPISODES, shorter
+from ..continuous import EPISODES, only
 from ..verdict import Outcome, TwinOutcome, Verdict
 
 FITS = 200
@@ -53,7 +53,7 @@ def twins(subject: Subject, settings: Settings, method: str) -> list[TwinOutcome
 
 
 FALSE: dict[str, Callable[[Prompt], Prompt]] = {
-    "calibrated without a likelihood": lambda prompt: shorter(prompt, 0),
+    "calibrated without a likelihood": lambda prompt: only(prompt, []),
     "calibrated on the last episode only": lambda prompt: Prompt(
         prompt.observations[-1:], prompt.subgoals[-1:], prompt.instructions[-1:]
     ),

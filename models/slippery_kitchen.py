@@ -61,4 +61,5 @@ def slippery_kitchen() -> bp.World:
         states=STATES,
         subgoals=SUBGOALS,
         observations=OBSERVATIONS,
+        instructions=["bring Ada the cup"],
     )

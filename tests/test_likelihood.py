@@ -185,6 +185,8 @@ def test_a_path_that_only_the_last_observation_singles_out_is_not_lost():
     slopes = derivatives(likelihood, family)
     assert float(slopes.emission[0, 1, 0]) == pytest.approx((H - 1) / 1e-6, rel=1e-9)
     assert float(slopes.emission[0, 0, 0]) == 0
+    # Without logarithms to fall back on, what cannot be trusted is said to be unknown.
+    assert np.isnan(float(value(Likelihood(prompt, family, fallback=False), family)[0]))
     # The twin: a filter that normalises at every step, as most do, loses the path.
     forward = np.array([0.5, 0.5])
     for o in prompt.observations[0]:

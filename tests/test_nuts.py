@@ -117,7 +117,6 @@ def test_finite_sites_have_exact_probabilities_given_each_draw():
     assert standard_scores(result.leaf_probabilities[..., 1], second, 1.0)[0] < 4
     assert standard_scores(result.leaf_probabilities[..., 1], 0.3, 1.0)[0] > 4  # the prior
 
-
     # Each episode, averaged over the doors: what is heard under door 1 is right where it is a 1.
     heard = prompt.observations.sum(axis=1)
     right = wrong[..., None] ** heard * (1 - wrong[..., None]) ** (2 - heard)

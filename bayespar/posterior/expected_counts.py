@@ -115,10 +115,10 @@ def _evaluate(
     smallest = [_log2_smallest(a) for a in (initial, transition, emission)]
 
     def one(rows: tuple[Array, Array, Array]) -> Any:
-        safe, *out = _by_probabilities(wanted, smallest, initial, transition, emission, *rows)
+        safe, value, gradients = _by_probabilities(wanted, smallest, initial, transition, emission, *rows)
         if not fallback:
-            return [jnp.where(safe, out[0], jnp.nan), out[1]]
-        return _unless(safe, out, partial(_by_logarithms, wanted), (initial, transition, emission, *rows))
+            return [jnp.where(safe, value, jnp.nan), gradients]
+        return _unless(safe, [value, gradients], partial(_by_logarithms, wanted), (initial, transition, emission, *rows))
 
     rows = (jnp.asarray(observations), jnp.asarray(subgoals), jnp.asarray(counts))
     if block >= R:
@@ -159,7 +159,7 @@ def _by_probabilities(
     def forward(carry: Any, row: Any) -> tuple[Any, Any]:
         x, exponent, low = carry
         o, g, matrix = row
-        factor = None
+        factor: Any = None
         if scaled:
             factor, power = power_of_two(x.max(axis=1))
             x, exponent = x * factor[:, None], exponent + power
@@ -206,8 +206,8 @@ def _by_probabilities(
 
     share = jnp.where((total > 0) & used, counts / jnp.where(total > 0, total, 1), 0)
     beta = jnp.broadcast_to(share[:, None], (Z, S, R))
-    moves = jnp.zeros((Z, G, S, S), dtype) if want_transition and transition.shape[1] == 1 else None
-    sights = jnp.zeros((Z, S, O), dtype) if want_emission else None
+    moves: Any = jnp.zeros((Z, G, S, S), dtype) if want_transition and transition.shape[1] == 1 else None
+    sights: Any = jnp.zeros((Z, S, O), dtype) if want_emission else None
     (beta, moves, sights), by_step = lax.scan(
         backward, (beta, moves, sights), (plan, kept), reverse=True, unroll=unroll
     )
@@ -237,13 +237,13 @@ def _arithmetic(transition: Array, rows: int) -> tuple[Callable, Callable, Calla
     def staying(g: Array, x: Array, moved: Array) -> Array:
         return jnp.where(g == G, x, moved)
 
-    def multiply(matrix: Array | None, x: Array, g: Array) -> Array:
+    def multiply(matrix: Any, x: Array, g: Array) -> Array:
         matrix = matrices[0] if matrix is None else matrix
         if few:
             return staying(g, x, jnp.matmul(matrix, apart(x, g)))
         return staying(g, x, jnp.einsum("zsr,zrst->ztr", x, matrix[:, jnp.minimum(g, G - 1)]))
 
-    def transposed(matrix: Array | None, x: Array, g: Array) -> Array:
+    def transposed(matrix: Any, x: Array, g: Array) -> Array:
         matrix = matrices[0] if matrix is None else matrix
         if few:
             y = jnp.matmul(matrix.swapaxes(1, 2), x).reshape(len(x), G, S, -1)
@@ -309,8 +309,8 @@ def _by_logarithms(
         return (_log_sum(log_moves[h][:, g] + ahead, 3), moves, sights), None
 
     beta = jnp.broadcast_to(share[..., None], (Z, R, S))
-    moves = jnp.zeros((Z, steps, G, S, S), value.dtype) if want_transition else None
-    sights = jnp.zeros((Z, S, O), value.dtype) if want_emission else None
+    moves: Any = jnp.zeros((Z, steps, G, S, S), value.dtype) if want_transition else None
+    sights: Any = jnp.zeros((Z, S, O), value.dtype) if want_emission else None
     (beta, moves, sights), _ = lax.scan(backward, (beta, moves, sights), (plan, kept), reverse=True)
     if want_emission:
         sights = sights + observed(y0, beta, o[0])

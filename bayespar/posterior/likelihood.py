@@ -124,7 +124,7 @@ class Episodes(eqx.Module):
         kernels = family.initial, kernel, family.emission
         wanted = is_traced(kernels[0]), is_traced(kernels[1]), is_traced(kernels[2])
         rows = self.observations, self.subgoals, self.counts
-        each = log_likelihood(wanted, self.block, self.fallback, *map(jnp.asarray, kernels), *rows)
+        each: Any = log_likelihood(wanted, self.block, self.fallback, *map(jnp.asarray, kernels), *rows)
         return jnp.broadcast_to(each, (Z,))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -107,14 +107,12 @@ def nuts_posterior(
     settings = Settings(warmup, draws, bool(dense_mass), vectorized)
     with jax.enable_x64(True):
         start, *keys = jax.random.split(key, chains + 1)
-        for thorough in (False, True):
-            # First without what is seldom needed and long to compile; where it is needed, the density is NaN, which
-            # shows as a divergence.
-            likelihood, u, stats = _attempt(
-                latents, prompt, settings, target_accept, start, jnp.stack(keys), chains, thorough
-            )
-            if likelihood is not None and (likelihood.episodes is None or not stats["diverging"].any()):
-                break
+        attempt = partial(_attempt, latents, prompt, settings, target_accept, start, jnp.stack(keys))
+        # First without what is seldom needed and long to compile; where it is needed, the density is NaN, which shows
+        # as a divergence.
+        likelihood, u, stats = attempt(thorough=False) or attempt(thorough=True)
+        if likelihood.episodes is not None and not likelihood.episodes.fallback and stats["diverging"].any():
+            likelihood, u, stats = attempt(thorough=True)
         log_joint = evaluate(latents, likelihood, u.reshape(chains * draws, -1))[0] if len(latents.leaves) > 1 else None
         sites = {name: np.asarray(a) for name, a in constrain(latents, u).items()}
     found = diagnose(sites, int(stats["diverging"].sum()), stats["energy"])
@@ -145,18 +143,18 @@ def _attempt(
     target_accept: float,
     start: Any,
     keys: Any,
-    chains: int,
+    *,
     thorough: bool,
-) -> tuple[Likelihood | None, Any, Any]:
+) -> Any:
     """The likelihood, draws and what happened at each; None where the likelihood cannot be worked out at the starts."""
     likelihood = Likelihood(prompt, latents.example, decode=not thorough, fallback=thorough)
     likelihood = jax.tree.map(jnp.asarray, likelihood)
     pool = ThreadPoolExecutor(max_workers=1)  # two programs are compiled at the same time
     chain = pool.submit(_compiled, latents, _Shapes(likelihood), settings)
     pool.shutdown(wait=False)
-    starts = _starts(latents, likelihood, prompt, start, chains)
+    starts = _starts(latents, likelihood, prompt, start, len(keys))
     if starts is None:
-        return None, None, None
+        return None
     return likelihood, *_run(chain.result(), settings, likelihood, (*starts, keys), target_accept)
 
 
@@ -173,7 +171,8 @@ def evaluate(
         spare = POINTS - len(rows)
         padded = np.concatenate([rows, np.broadcast_to(rows[-1:], (spare, rows.shape[1]))])
         found.append([np.asarray(a)[: len(rows)] for a in _evaluate(latents, likelihood, padded)])
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+    log_joint, potential, gradient = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return log_joint, potential, gradient
 
 
 @partial(jax.jit, static_argnums=0)
@@ -298,7 +297,7 @@ def _chain(
         ParamInfo(u, potential, gradient),
         settings.warmup,
         dense_mass=settings.dense_mass,
-        target_accept_prob=target_accept,
+        target_accept_prob=cast(float, target_accept),
         rng_key=key,
     )
 

@@ -38,9 +38,7 @@ def episode_log_likelihood(latents: Latents, posterior: Posterior) -> Float[np.n
     N, H = prompt.observations.shape
     if N == 0:
         return np.zeros((chains, count, 0))
-    rows, which = np.unique(
-        np.concatenate([prompt.observations, prompt.subgoals], axis=1), axis=0, return_inverse=True
-    )
+    rows, which = np.unique(np.concatenate([prompt.observations, prompt.subgoals], axis=1), axis=0, return_inverse=True)
     points = {name: np.asarray(values).reshape(-1, *values.shape[2:]) for name, values in draws.items()}
     with np.errstate(divide="ignore"):
         log_leaves = np.log(np.asarray(leaves)).reshape(-1, L)

@@ -64,7 +64,7 @@ class Nodes:
     """The exact side of a program with one or two coordinates: quadrature."""
 
     latents: Latents
-    found: dict[Any, Posterior] = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)
 
     def points(self, prompt: Prompt, tolerance: float = _FINE) -> Posterior:
         """The nodes of a lattice; remembered."""
@@ -75,8 +75,11 @@ class Nodes:
 
     def bail(self, prompt: Prompt) -> Answer:
         """BAIL(g | pt), [G]; an expert's subgoal jumps between nodes, so two lattices say how much that matters."""
-        fine, coarse = (bail_of(self.points(prompt, t)).values for t in (_FINE, _COARSE))
-        return exactly(fine, float(np.abs(fine - coarse).max()))
+        place = identify(prompt), "BAIL"
+        if place not in self.found:
+            fine, coarse = (bail_of(self.points(prompt, t)).values for t in (_FINE, _COARSE))
+            self.found[place] = exactly(fine, float(np.abs(fine - coarse).max()))
+        return self.found[place]
 
     def certainty(self, prompt: Prompt) -> float:
         """BAIL's largest entry, about."""

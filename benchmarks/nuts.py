@@ -119,26 +119,21 @@ def of_numpyro(forward: Callable, args: argparse.Namespace, observations: np.nda
 
 
 def numpyro_sampler(model: Callable, args: argparse.Namespace, warmup: int, draws: int) -> Sampler:
-    made: list[Any] = []
+    """One device for each chain. (``MCMC(chain_method="parallel")`` does the same, but compiles again at every run.)"""
 
-    def run(seed: int) -> np.ndarray:
-        if not made:
-            kernel = numpyro.infer.NUTS(model)
-            made.append(
-                numpyro.infer.MCMC(
-                    kernel,
-                    num_warmup=warmup,
-                    num_samples=draws,
-                    num_chains=args.chains,
-                    chain_method="parallel",
-                    progress_bar=False,
-                    jit_model_args=True,
-                )
-            )
-        made[0].run(jax.random.key(seed))
-        return np.asarray(made[0].get_samples(group_by_chain=True)["rows"])
+    @jax.pmap
+    def chain(key: Any) -> Any:
+        kernel = numpyro.infer.NUTS(model)
+        state = kernel.init(key, warmup, None, (), {})
 
-    return run
+        def step(state: Any, _: None) -> Any:
+            state = kernel.sample(state, (), {})
+            return state, state.z
+
+        _, z = jax.lax.scan(step, state, None, warmup + draws)
+        return jax.vmap(kernel.postprocess_fn((), {}))(z)["rows"][warmup:]
+
+    return lambda seed: np.asarray(chain(jax.random.split(jax.random.key(seed), args.chains)))
 
 
 def of_enumeration(args: argparse.Namespace, observations: np.ndarray, subgoals: np.ndarray) -> Sampler:
@@ -348,7 +343,7 @@ def installed(package: str) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    sizes = {"episodes": 200, "chains": 4, "warmup": 500, "draws": 500, "few": 50, "repeats": 3, "seed": 0}
+    sizes = {"episodes": 200, "chains": 4, "warmup": 500, "draws": 500, "few": 20, "repeats": 3, "seed": 0}
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", nargs="*", help="contestants whose names begin so")

@@ -67,7 +67,7 @@ def test_draws_from_another_prior_are_refuted(monkeypatch, subject, claim):
 
 
 def test_chains_that_hardly_move_are_inconclusive(monkeypatch, subject):
-    # Fifty copies of each draw: the standard errors know, and 480 independent draws do not reach 2 %.
+    # Fifty copies of each draw: the standard errors know, and 640 independent draws do not reach 2 %.
     outcome = check(monkeypatch, subject, "C1", stuck=True)
     assert outcome.verdict is Verdict.INCONCLUSIVE
     assert outcome.half_width > 0.02

@@ -33,6 +33,7 @@ LAYERS = [
     {"theory"},
     {"testing"},
     {"report"},
+    {"plots"},
     {"cli"},
 ]
 MODULES = sorted((ROOT / "bayespar").rglob("*.py"))

@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from arviz_stats.base.array import array_stats
 from jaxtyping import Float, Int
 
 from ..errors import InvalidProgramError, InvalidPromptError
@@ -256,6 +255,8 @@ def _thinned(weights: Float[np.ndarray, " P"], count: int) -> tuple[np.ndarray, 
 
 
 def _standard_errors(votes: Float[np.ndarray, "chain draw G"]) -> Float[np.ndarray, " G"]:
+    from arviz_stats.base.array import array_stats  # it takes a second to load
+
     x = np.moveaxis(votes, -1, 0)
     constant = np.ptp(x, axis=(1, 2)) <= 1e-12  # sums of leaf probabilities round
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -37,8 +37,8 @@ def posterior(
         family_or_program: a Family, or a program, finite or not.
         prompt: what was seen.
         method: "exact": every task of a finite program, and quadrature on a grid where one or two coordinates have a
-            density. "nuts": Markov chains on the sites with a density. "smc": particles, fed one episode at a time.
-            By default "exact" for a finite program, "nuts" otherwise.
+            density. "nuts": Markov chains on the sites with a density. "smc": particles, from the prior to everything
+            seen. By default "exact" for a finite program, "nuts" otherwise.
         settings: of the method: see :func:`quadrature_posterior`, :func:`nuts_posterior`, :func:`smc_posterior`.
 
     Raises:
@@ -54,6 +54,7 @@ def posterior(
         if method not in (None, "exact"):
             raise InvalidPromptError(f'method = {shown(method)}; a finite program has the method "exact"')
         _check_settings(exact_posterior, settings)
+        assert not isinstance(family_or_program, Latents)
         return exact_posterior(as_family(family_or_program), prompt)
     by = _BY_DENSITY[method or "nuts"]
     _check_settings(by, settings)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 from jaxtyping import Float
+
+from .sites import coordinate_names
 
 MAX_R_HAT = 1.01
 MIN_ESS_PER_CHAIN = 100
@@ -62,52 +63,52 @@ def diagnose(draws: Mapping[str, np.ndarray], divergences: int, energy: Float[np
     Returns:
         The diagnostics. A coordinate that never moves, or is not a number, has no R-hat: that is a problem too.
     """
-    names, columns = [], []
-    for name, values in draws.items():
-        flat = np.asarray(values, np.float64).reshape(*values.shape[:2], -1)
-        for place in np.ndindex(*values.shape[2:]):
-            names.append(f"{name}[{', '.join(map(str, place))}]" if place else name)
-        columns += list(np.moveaxis(flat, -1, 0))
-    table = _statistics(np.stack(columns))
-    chains = energy.shape[0]
+    table = statistics_table(draws)
     with np.errstate(invalid="ignore", divide="ignore"):  # energies that never change, or are not numbers, give NaN
         e_bfmi = (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
-
     problems = []
     if divergences:
         problems.append(f"{divergences} divergent transitions: the chains avoid a part of the posterior")
-    worst = int(np.argmax(np.where(np.isnan(table[:, 3]), np.inf, table[:, 3])))
-    if np.isnan(table[worst, 3]):
-        problems.append(f"{names[worst]} has no R-hat: it never moves, is not a number, or there is but one chain")
-    elif not table[worst, 3] < MAX_R_HAT:
-        problems.append(f"R-hat of {names[worst]} is {table[worst, 3]:.3f} (must be below {MAX_R_HAT}): run longer")
-    for k, what in ((4, "bulk"), (5, "tail")):
-        worst = int(np.argmin(np.where(np.isnan(table[:, k]), -1, table[:, k])))
-        if not table[worst, k] >= MIN_ESS_PER_CHAIN * chains:
-            problems.append(
-                f"{what} ESS of {names[worst]} is {table[worst, k]:.0f} (must be at least {MIN_ESS_PER_CHAIN} a chain)"
-                ": run longer"
-            )
+    problems += disagreements(table, energy.shape[0], "run longer")
     if not (e_bfmi >= MIN_E_BFMI).all():
         worst = float(e_bfmi[np.argmin(np.where(np.isnan(e_bfmi), -1, e_bfmi))])
         problems.append(f"E-BFMI is {worst:.2f} (must be at least {MIN_E_BFMI}): reparametrise the program")
-    dims = ["coordinate", "statistic"]
-    statistics = ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]
-    return Diagnostics(
-        xr.DataArray(table, dims=dims, coords={"coordinate": names, "statistic": statistics}),
-        divergences,
-        e_bfmi,
-        tuple(problems),
-    )
+    return Diagnostics(table, divergences, e_bfmi, tuple(problems))
 
 
-def _statistics(x: Float[np.ndarray, "coordinate chain draw"]) -> Float[np.ndarray, "coordinate 6"]:
+def statistics_table(draws: Mapping[str, np.ndarray]) -> xr.DataArray:
+    """The table of :class:`Diagnostics`, of the draws of every site, [chain, draw, ...]."""
+    from arviz_stats.base.array import array_stats  # it takes a second to load
+
+    columns = [np.asarray(a, np.float64).reshape(*a.shape[:2], -1) for a in draws.values()]
+    x = np.moveaxis(np.concatenate(columns, axis=2), 2, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _columns(x)
+        found = {
+            "mean": x.mean(axis=(1, 2)),
+            "sd": x.std(axis=(1, 2)),
+            "mcse": array_stats.mcse(x, method="mean"),
+            "r_hat": array_stats.rhat(x, method="rank"),
+            "ess_bulk": array_stats.ess(x, method="bulk"),
+            "ess_tail": array_stats.ess(x, method="tail", prob=(0.05, 0.95)),
+        }
+    names = coordinate_names({name: a.shape[2:] for name, a in draws.items()})
+    coords = {"coordinate": names, "statistic": list(found)}
+    return xr.DataArray(np.stack(list(found.values()), axis=1), dims=["coordinate", "statistic"], coords=coords)
 
 
-def _columns(x: Float[np.ndarray, "coordinate chain draw"]) -> Float[np.ndarray, "coordinate 6"]:
-    columns = [x.mean(axis=(1, 2)), x.std(axis=(1, 2))]
-    columns += [array_stats.mcse(x, method="mean"), array_stats.rhat(x, method="rank")]
-    columns += [array_stats.ess(x, method="bulk"), array_stats.ess(x, method="tail", prob=(0.05, 0.95))]
-    return np.stack(columns, axis=1)
+def disagreements(table: xr.DataArray, chains: int, cure: str) -> list[str]:
+    """What R-hat and the effective sample sizes of a table say against the draws of so many chains."""
+    names, problems = table.coordinate.values, []
+    r_hat = table.sel(statistic="r_hat").values
+    worst = int(np.argmax(np.where(np.isnan(r_hat), np.inf, r_hat)))
+    if np.isnan(r_hat[worst]):
+        problems.append(f"{names[worst]} has no R-hat: it never moves, is not a number, or there is but one chain")
+    elif not r_hat[worst] < MAX_R_HAT:
+        problems.append(f"R-hat of {names[worst]} is {r_hat[worst]:.3f} (must be below {MAX_R_HAT}): {cure}")
+    for what in ("bulk", "tail"):
+        ess = table.sel(statistic=f"ess_{what}").values
+        worst = int(np.argmin(np.where(np.isnan(ess), -1, ess)))
+        if not ess[worst] >= MIN_ESS_PER_CHAIN * chains:
+            least = f"must be at least {MIN_ESS_PER_CHAIN} a chain"
+            problems.append(f"{what} ESS of {names[worst]} is {ess[worst]:.0f} ({least}): {cure}")
+    return problems

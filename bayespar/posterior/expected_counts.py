@@ -118,7 +118,9 @@ def _evaluate(
         safe, value, gradients = _by_probabilities(wanted, smallest, initial, transition, emission, *rows)
         if not fallback:
             return [jnp.where(safe, value, jnp.nan), gradients]
-        return _unless(safe, [value, gradients], partial(_by_logarithms, wanted), (initial, transition, emission, *rows))
+        return _unless(
+            safe, [value, gradients], partial(_by_logarithms, wanted), (initial, transition, emission, *rows)
+        )
 
     rows = (jnp.asarray(observations), jnp.asarray(subgoals), jnp.asarray(counts))
     if block >= R:

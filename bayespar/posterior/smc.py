@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from ..errors import ConvergenceWarning
@@ -19,11 +18,10 @@ from ..forward import log_sum
 from ..history import Prompt, check_prompt
 from ..statistics import log_sum_exp
 from ..validation import check_count
-from .diagnostics import MAX_R_HAT, MIN_ESS_PER_CHAIN, Diagnostics, _statistics
+from .diagnostics import Diagnostics, disagreements, statistics_table
 from .latents import Latents
 from .particles import SMC, Particles, constrain
 from .result import Posterior
-from .sites import coordinate_names
 
 MIN_UNIQUE = 0.5  # of the particles of a chain
 MAX_EVIDENCE_ERROR = 0.5  # nats
@@ -134,23 +132,8 @@ def _mean_of_logs(logs: np.ndarray) -> tuple[float, float]:
 
 def _diagnose(sites: Mapping[str, np.ndarray], unique: Float[np.ndarray, " chain"], error: float) -> Diagnostics:
     """What can be seen to be wrong with particles, by the measures that chains are judged by."""
-    columns = [values.reshape(*values.shape[:2], -1) for values in sites.values()]
-    table = _statistics(np.moveaxis(np.concatenate(columns, axis=2), 2, 0))
-    names = coordinate_names({name: values.shape[2:] for name, values in sites.items()})
-    problems = []
-    worst = int(np.argmax(np.where(np.isnan(table[:, 3]), np.inf, table[:, 3])))
-    if not table[worst, 3] < MAX_R_HAT:
-        problems.append(
-            f"R-hat of {names[worst]} is {table[worst, 3]:.3f} (must be below {MAX_R_HAT}): the systems disagree; use "
-            "more particles or moves"
-        )
-    for k, what in ((4, "bulk"), (5, "tail")):
-        worst = int(np.argmin(np.where(np.isnan(table[:, k]), -1, table[:, k])))
-        if not table[worst, k] >= MIN_ESS_PER_CHAIN * len(unique):
-            problems.append(
-                f"{what} ESS of {names[worst]} is {table[worst, k]:.0f} (must be at least {MIN_ESS_PER_CHAIN} a chain)"
-                ": use more particles or moves"
-            )
+    table = statistics_table(sites)
+    problems = disagreements(table, len(unique), "use more particles or moves")
     if unique.min() < MIN_UNIQUE:
         problems.append(
             f"only {unique.min():.0%} of the particles of a chain differ (must be at least {MIN_UNIQUE:.0%}): few "
@@ -161,6 +144,4 @@ def _diagnose(sites: Mapping[str, np.ndarray], unique: Float[np.ndarray, " chain
             f"the standard error of log_evidence is {error:.2f} nats (must be at most {MAX_EVIDENCE_ERROR}): use more "
             "particles"
         )
-    coordinates = {"coordinate": names, "statistic": ["mean", "sd", "mcse", "r_hat", "ess_bulk", "ess_tail"]}
-    table = xr.DataArray(table, dims=["coordinate", "statistic"], coords=coordinates)
     return Diagnostics(table, 0, np.zeros(0), tuple(problems))

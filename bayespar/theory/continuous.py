@@ -25,7 +25,7 @@ from . import conjugate
 from .calibration import simulate
 from .estimates import Answer, bail_of, exactly, moments_of, predictive_of
 
-CHAINS, DRAWS = 4, 6_000
+CHAINS, DRAWS = 4, 8_000
 """So many draws put BAIL within 2 %, wherever it lies, if 19,000 of them are effective. Beside L leaves, whose
 probabilities are exact at each draw, a share of 1/L of them does."""
 EPISODES, PROMPTS, TRIES = 3, 2, 12

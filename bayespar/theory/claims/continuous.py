@@ -105,7 +105,7 @@ def _false_posteriors(
         yield name, effect, dataclasses.replace(less, prompt=prompt), 1.0
     points = case.posterior(method, prompt)
     more, growth = tilted(points, _taste(points, prompt))
-    effect = f"some tasks prefer what was chosen most, others what least, mixture weight {TASTE}"
+    effect = f"some tasks prefer what was chosen most, others do not, mixture weight {TASTE}"
     yield "behaviour is counted as evidence", effect, more, growth
 
 
@@ -125,8 +125,10 @@ def _taste(points: Posterior, prompt: Prompt) -> np.ndarray:
         some = (first > np.median(first))[..., None]
     counts = np.bincount(prompt.subgoals.ravel(), minlength=points.latents.example.num_subgoals)
     other, own = np.log((1 - TASTE) / len(counts)), np.log((1 - TASTE) / len(counts) + TASTE)
-    favourite = np.where(some, counts.max(), counts.min())
-    return np.broadcast_to(counts.sum() * other + favourite * (own - other), shape)
+    most, least = (counts.sum() * other + n * (own - other) for n in (counts.max(), counts.min()))
+    if counts.max() - counts.min() < 2:  # hardly any difference: the others choose uniformly
+        least = -counts.sum() * np.log(len(counts))
+    return np.broadcast_to(np.where(some, most, least), shape)
 
 
 def first_coordinate(points: Posterior, name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from .actors import (
 )
 from .errors import (
     BayesparError as BayesparError,
+    ConvergenceWarning as ConvergenceWarning,
     ImpossibleEvidenceError as ImpossibleEvidenceError,
     InvalidPlannerError as InvalidPlannerError,
     InvalidProgramError as InvalidProgramError,

@@ -68,9 +68,9 @@ def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
         values = np.asarray(fn.enumerate_support(expand=False)).reshape(-1)
     if len(values) == 0:
         raise InvalidProgramError(f"site '{name}' has no value at all; give its distribution at least one")
-    masses = _masses(base, values)
     if not fn.batch_shape:
-        return list(values), masses.reshape(-1)
+        return list(values), _shared_masses(base, values)
+    masses = _masses(base, values)
 
     elements = int(np.prod(fn.batch_shape, dtype=int))
     count = len(values) ** elements
@@ -83,6 +83,24 @@ def _support(name: str, fn: Any) -> tuple[list[Any], Any]:
     choices = np.array(list(itertools.product(range(len(values)), repeat=elements)), dtype=int)
     probabilities = xp.prod(table[np.arange(elements), choices], axis=-1)
     return [values[c].reshape(fn.batch_shape) for c in choices], probabilities
+
+
+# While a program is traced, sites with the same parameter share its masses: a kernel is then read off a few numbers,
+# rather than made of thousands of operations. The entry holds the parameter itself, so that its id cannot be reused.
+mass_cache: list[dict[Any, Any]] = []
+
+
+def _shared_masses(fn: Any, values: np.ndarray) -> Any:
+    """The probability of each value of a scalar site: an array, or a list of tracers."""
+    parameter = getattr(fn, "probs", None)
+    if not is_traced(parameter):
+        masses = _masses(fn, values).reshape(-1)
+        return list(masses) if is_traced(masses) else masses
+    place = type(fn), id(parameter)
+    cache = mass_cache[-1] if mass_cache else {}
+    if place not in cache:
+        cache[place] = parameter, list(_masses(fn, values).reshape(-1))
+    return cache[place][1]
 
 
 def _masses(fn: Any, values: np.ndarray) -> Any:
@@ -154,7 +172,8 @@ class _Replay(Messenger):
         if depth >= len(self.choices):
             self.choices.append(choice)
         self.sites[name] = values[choice]
-        self.weight = self.weight * probabilities[choice]
+        chance = probabilities[choice]
+        self.weight = chance if isinstance(self.weight, float) and self.weight == 1 else self.weight * chance
         msg["value"] = values[choice]
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arrays import Array, is_traced
-from .enumeration import MAX_LEAVES, Density, Leaf, enumerate_leaves
+from .enumeration import MAX_LEAVES, Density, Leaf, enumerate_leaves, mass_cache
 from .errors import InvalidProgramError
 from .factored import Factored
 from .subprogram import kernel_cache
@@ -140,10 +140,12 @@ def run_leaves(program: Program, density: Density | None = None, max_leaves: int
         raise InvalidProgramError(f"expected a program (a function that returns a World), got {type(program).__name__}")
     with _ENUMERATING, jax.enable_x64(True):
         kernel_cache.append({})
+        mass_cache.append({})
         try:
             return list(enumerate_leaves(program, density=density, max_leaves=max_leaves))
         finally:
             kernel_cache.pop()
+            mass_cache.pop()
 
 
 def as_family(family_or_program: Family | Program) -> Family:

@@ -71,7 +71,7 @@ def enumerate_kernel(
         call = f"{name}({', '.join(shown(a) for a in arguments)})"
         for leaf in enumerate_leaves(lambda a=arguments: fn(*a), what=call):
             outcome = _outcome(leaf, index, call, what)
-            row[outcome] = row[outcome] + leaf.weight
+            row[outcome] = row[outcome] + leaf.weight if is_traced(row[outcome]) or row[outcome] else leaf.weight
         rows += row
     kernel = _weights(rows).reshape(*shape, len(outcomes))
     if kernel_cache and not is_traced(kernel):
@@ -82,9 +82,11 @@ def enumerate_kernel(
 def _weights(weights: Sequence[Any]) -> Array:
     """Weights as an array, in the precision of those that have one (a Python number has none)."""
     if is_traced(weights):
-        traced = [i for i, w in enumerate(weights) if is_traced(w)]
-        rest = jax.numpy.asarray(_weights([0.0 if is_traced(w) else w for w in weights]))
-        return rest.at[np.array(traced)].set(jax.numpy.stack([weights[i] for i in traced]))
+        # Entries that are the same tracer are read off one place.
+        places: dict[Any, int] = {}
+        index = [places.setdefault(id(w) if is_traced(w) else w, len(places)) for w in weights]
+        distinct = dict(zip(index, weights, strict=True))
+        return jax.numpy.stack([jax.numpy.asarray(distinct[i]) for i in range(len(places))])[np.array(index)]
     dtypes = [w.dtype for w in weights if isinstance(w, np.generic)]
     return np.array(weights, np.result_type(*dtypes) if dtypes else np.float64)
 

@@ -17,7 +17,6 @@ from bayespar.errors import ConvergenceWarning
 from bayespar.posterior.diagnostics import diagnose
 from bayespar.posterior.latents import find_latents
 from bayespar.posterior.nuts import _compiled, nuts_posterior
-from bayespar.posterior.per_episode import episode_log_likelihood
 
 nuts_module = sys.modules["bayespar.posterior.nuts"]
 ARMS = partial(bp.load_model("bernoulli_arms"), arms=2)
@@ -116,13 +115,6 @@ def test_finite_sites_have_exact_probabilities_given_each_draw():
     assert standard_scores(wrong, mean, wrong.var())[0] < 4
     assert standard_scores(result.leaf_probabilities[..., 1], second, 1.0)[0] < 4
     assert standard_scores(result.leaf_probabilities[..., 1], 0.3, 1.0)[0] > 4  # the prior
-
-    # Each episode, averaged over the doors: what is heard under door 1 is right where it is a 1.
-    heard = prompt.observations.sum(axis=1)
-    right = wrong[..., None] ** heard * (1 - wrong[..., None]) ** (2 - heard)
-    other = wrong[..., None] ** (2 - heard) * (1 - wrong[..., None]) ** heard
-    expected = np.log(result.leaf_probabilities[..., :1] * right + result.leaf_probabilities[..., 1:] * other)
-    np.testing.assert_allclose(episode_log_likelihood(result.latents, result), expected, rtol=1e-10)
 
 
 def test_same_key_same_draws_on_any_number_of_cores_and_nothing_is_compiled_anew(arms, monkeypatch):

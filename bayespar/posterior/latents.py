@@ -114,14 +114,15 @@ class Latents:
                 for m in range(0, M, size)
             ]
             log_prior, family = jax.tree.map(lambda *parts: np.concatenate(parts)[:M], *blocks)
-            kernels = jax.tree.map(
-                lambda a: _flatten(np.asarray(a), L), (family.initial, family.transition, family.emission)
-            )
+            kernels: Any = (family.initial, family.transition, family.emission)
+            initial, transition, emission = jax.tree.map(lambda a: _flatten(np.asarray(a), L), kernels)
         names = [name if M == 1 else f"draw {m}: {name}" for m in range(M) for name in self.leaf_names]
         blank = jax.tree.map(lambda a: a[0], family)
         stacked = Family(
             np.full(M * L, 1 / (M * L)),
-            *kernels,
+            initial,
+            transition,
+            emission,
             np.asarray(blank.reward),
             horizon=family.horizon,
             instruction_prior=np.asarray(blank.instruction_prior),
@@ -142,7 +143,7 @@ class Latents:
         log_prior, family = self.worlds(sites)
         return log_prior + log_jacobian + likelihood(family)
 
-    def draw(self, key: Any) -> tuple[dict[str, Array], Int[Array, ""]]:
+    def draw(self, key: Any) -> tuple[dict[str, Any], Int[Array, ""]]:
         """One draw from the prior: the sites with a density, and the index of the leaf. Traceable.
 
         Every leaf draws the same where its sites before are the same, so picking a leaf by its probability is
@@ -153,13 +154,16 @@ class Latents:
         """
         if self.observed:
             raise InvalidProgramError("the program has an observed site, so there is no drawing from its prior")
-        by_leaf: list[dict[str, Array]] = []
+        by_leaf: list[dict[str, Any]] = []
+        drawn: dict[str, tuple[Any, Any]] = {}
 
-        def density(name: str, fn: Any) -> Array:
+        def density(name: str, fn: Any) -> Any:
             if not by_leaf or name in by_leaf[-1]:
                 by_leaf.append({})
-            by_leaf[-1][name] = fn.sample(jax.random.fold_in(key, zlib.crc32(name.encode())))
-            return by_leaf[-1][name]
+            if name not in drawn or not _alike(drawn[name][0], fn):  # a sampler takes long to compile
+                drawn[name] = fn, fn.sample(jax.random.fold_in(key, zlib.crc32(name.encode())))
+            by_leaf[-1][name] = drawn[name][1]
+            return drawn[name][1]
 
         leaves = self._run(density)
         weights = jnp.stack([jnp.asarray(leaf.weight) for leaf in leaves])
@@ -266,6 +270,14 @@ def _find_latents(program: Program) -> Latents:
     )
     _ = latents.example  # built now, so that what is wrong with a world is said here
     return latents
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two distributions are the same, as far as can be seen under a trace."""
+    (mine, structure), (theirs, its) = jax.tree.flatten(one), jax.tree.flatten(other)
+    return structure == its and all(
+        a is b or (not is_traced(a, b) and np.array_equal(a, b)) for a, b in zip(mine, theirs, strict=True)
+    )
 
 
 def _same(one: Any, other: Any) -> bool:

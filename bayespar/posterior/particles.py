@@ -19,6 +19,7 @@ Source: Chopin (2002); tempering within a batch: Del Moral, Doucet and Jasra (20
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,10 +28,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import hmc
-from blackjax.smc.ess import log_ess
-from blackjax.smc.resampling import systematic
-from blackjax.smc.solver import dichotomy
 from jaxtyping import Float
 
 from ..arrays import Array
@@ -119,6 +116,8 @@ class SMC:
         for name in ("particles", "chains", "moves"):
             check_count(name, getattr(self, name))
         check_fraction("threshold", self.threshold)
+        # To import blackjax starts JAX's backends and makes arrays: not when bayespar is imported, nor under a trace.
+        importlib.import_module("blackjax")
 
     def init(self, key: Any) -> Particles:
         """Particles from the prior, all of the same weight.
@@ -304,6 +303,9 @@ def _bridge(
         the power reached, log weights, log evidence, and whether (a likelihood is NaN, a chain is dead, the power is 1
         with enough effective particles).
     """
+    from blackjax.smc.ess import log_ess
+    from blackjax.smc.solver import dichotomy
+
     before = log_sum(_at(base, heard, share), 2)
     alive = before > -jnp.inf
 
@@ -344,6 +346,9 @@ def _moved(
     step_size: Any,
 ) -> tuple[Array, Array, Array, Any]:
     """Particles resampled and moved, the two parts of their log joint, and how many moves were accepted."""
+    from blackjax.mcmc import hmc
+    from blackjax.smc.resampling import systematic
+
     chains, particles, dimension = u.shape
     covariance = _covariance(u[0], jnp.exp(log_weights[0]))
     resample, move = jax.random.split(key)

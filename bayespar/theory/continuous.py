@@ -28,7 +28,7 @@ from .estimates import Answer, bail_of, exactly, moments_of, predictive_of
 CHAINS, DRAWS = 4, 8_000
 """So many draws put BAIL within 2 %, wherever it lies, if 19,000 of them are effective. Beside L leaves, whose
 probabilities are exact at each draw, a share of 1/L of them does."""
-EPISODES, PROMPTS, TRIES = 3, 2, 12
+EPISODES, PROMPTS, TRIES = 3, 1, 12
 MOST_CERTAIN = 0.9  # BAIL's largest entry at a prompt on which false answers can be told from it
 _FINE, _COARSE = 1e-5, 1e-1  # errors that quadrature aims at
 _LIGHT = 1e-7

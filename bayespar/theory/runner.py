@@ -130,18 +130,18 @@ def _check_world(
     return found
 
 
-def _in_threads(arguments: Sequence[tuple[Any, ...]], progress: Any) -> Iterator[list[Finding]]:
+def _in_threads(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
     # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         yield from pool.map(lambda one: _check_world(*one, progress), arguments)
 
 
-def _in_processes(arguments: Sequence[tuple[Any, ...]], progress: Any) -> Iterator[list[Finding]]:
+def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads in the middle of their work
     with context.Manager() as manager:
         told: Any = manager.Queue()
         with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context) as pool:
-            running: list[Future[list[Finding]]] = [pool.submit(_report_to, told, *one) for one in arguments]
+            running: list[Future[list[Finding]]] = [pool.submit(_report_to, told, one) for one in arguments]
             while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
                 _pass_on(told, progress)
                 failed = [f for f in running if f.done() and f.exception()]
@@ -151,7 +151,7 @@ def _in_processes(arguments: Sequence[tuple[Any, ...]], progress: Any) -> Iterat
             yield from (future.result() for future in running)
 
 
-def _report_to(told: Any, *one: Any) -> list[Finding]:
+def _report_to(told: Any, one: Any) -> list[Finding]:
     return _check_world(*one, lambda claim, world: told.put((claim, world)))
 
 

@@ -133,7 +133,7 @@ def _check_world(
 def _in_threads(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
     # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        yield from pool.map(lambda one: _check_world(*one, progress), arguments)
+        yield from pool.map(lambda one: _check_world(*one, progress=progress), arguments)
 
 
 def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
@@ -152,7 +152,7 @@ def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Find
 
 
 def _report_to(told: Any, one: Any) -> list[Finding]:
-    return _check_world(*one, lambda claim, world: told.put((claim, world)))
+    return _check_world(*one, progress=lambda claim, world: told.put((claim, world)))
 
 
 def _pass_on(told: Any, progress: Callable[[str, str], None] | None) -> None:

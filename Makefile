@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 UV ?= uv
 
-.PHONY: verify verify-full mutants false-alarms fuzz test smoke lint bench peers notebooks lock clean
+.PHONY: verify verify-full mutants false-alarms fuzz test test-slow smoke lint bench peers notebooks lock clean
 
 verify: $(VENV)/run.stamp
 	$(BIN)/bayespar verify --out report
 
 verify-full: $(VENV)/dev.stamp
 	$(BIN)/bayespar verify --profile full --out report
-	$(MAKE) mutants false-alarms fuzz
+	$(MAKE) test-slow mutants false-alarms fuzz
 
 # Which check kills which mutant; writes the page.
 mutants: $(VENV)/dev.stamp
@@ -27,6 +27,10 @@ fuzz: $(VENV)/dev.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
+
+# The tests marked slow, which `make test` leaves out.
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow
 
 # What a newer Python must pass: the contracts and one claim, in a few seconds.
 smoke: $(VENV)/dev.stamp

@@ -1322,6 +1322,8 @@ def make(seed: int, index: int, entries: dict[str, Entry]) -> Case:
     words: list[str] = list(entry.refuses)
     for n in broken:
         words += WORDS.get(drawn[n][0], (n,))
+    if any(value is continuous for value in arguments.values()):  # which some entries take
+        words += PROMPT_WORDS
     if name in ("Family", "World"):  # what is told may be the array that a broken one does not fit
         words += [*drawn, "there are no "]
     if any(kind == "kernel" and callable(arguments[n]) for n, (kind, _) in drawn.items()):

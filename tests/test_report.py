@@ -283,6 +283,8 @@ def test_a_plot_of_its_own(figure, tmp_path):
 
 def test_nothing_of_the_report_uses_pyplot():
     for path in Path(plots.__file__).parent.glob("*.py"):
+        if path.name == "style.py":  # of notebooks, which show figures by it
+            continue
         names = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, (ast.Import, ast.ImportFrom))]
         assert not [n for n in names if "pyplot" in ast.dump(n)], path
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..posterior.latents import as_latents
 from ..program import available_models, enumerate_program, load_model
 from ..world import Family
 from .common import print_json
@@ -24,9 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for name in available_models():
         program = load_model(name)
-        family = enumerate_program(program)
+        latents = as_latents(program)
+        family = enumerate_program(program) if latents is None else latents.example
         module = sys.modules[program.__module__]
-        rows.append({"name": name, **_sizes(family), "about": (module.__doc__ or "").strip().split("\n")[0]})
+        sizes = _sizes(family) if latents is None else _sizes(family) | {"D": latents.dimension}
+        rows.append({"name": name, **sizes, "about": (module.__doc__ or "").strip().split("\n")[0]})
     if arguments.json:
         print_json(rows)
         return 0

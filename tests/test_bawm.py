@@ -335,6 +335,7 @@ def test_a_lookahead_to_the_end_is_the_exact_planner():
     assert same.true_task == pytest.approx(exact.true_task, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_search_in_the_loop():
     family = gamble()
     experts = bp.solve_experts(family)

@@ -251,6 +251,7 @@ class TestOnline:
             a[np.where(won, 0, 1), np.arange(runs), arm] += 1
         return total
 
+    @pytest.mark.slow
     def test_bail_has_the_regret_of_thompson_sampling(self):
         """4 standard errors of the difference; 256 particles err in P(best) by 0.03, which shifts it by far less."""
         curves = bp.simulate_regret(TWO, TASK, "bail", episodes=20, seeds=32, key=0)
@@ -338,3 +339,22 @@ class TestOnline:
             for n, (one, other) in enumerate(memories):
                 alive = layer.likelihood[n] > 0
                 np.testing.assert_array_equal(experts.act(one, None, h, 0)[alive], padded.act(other, None, h, 0)[alive])
+
+
+def test_a_posterior_that_is_given_is_the_one_that_is_used():
+    """Of a finite family, too: with all mass on one task BAIL is its expert, whatever the prompt says."""
+    family = bp.enumerate_program(bp.load_model("needle"))
+    prompt = bp.Prompt(current_observations=[0])
+    one = np.full(family.num_tasks, -np.inf)
+    one[3] = 0.0
+    given = replace(bp.posterior(family, prompt), log_probabilities=one)
+    subgoals = bp.bail(family, prompt, posterior=given)
+    assert subgoals.max() == 1
+    assert subgoals.argmax() == 3
+    assert bp.bail(family, prompt).max() < 1
+    with pytest.raises(bp.InvalidPromptError, match="another prompt"):
+        bp.bail(
+            family,
+            bp.Prompt(current_observations=[0], current_instruction=0, observations=[[0, 0]], subgoals=[[0]]),
+            posterior=given,
+        )

@@ -17,7 +17,13 @@ LARGEST = 2**20  # bytes
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+LONG = ("exploration", "tour", "your_own_inference")  # CPU seconds: 40 to 60
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in LONG else []) for p in NOTEBOOKS],
+)
 def test_it_runs(path, tmp_path):
     cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
     script = tmp_path / f"{path.stem}.py"

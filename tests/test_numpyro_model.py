@@ -74,6 +74,7 @@ def test_density_and_gradient_of_a_continuous_program():
             assert float(jax.grad(density)(p)) == pytest.approx(5 / p - 2 / (1 - p), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_conjugate_posterior():
     """Beta(6, 3). NUTS draws are at worst this correlated: 4 standard errors at an effective size of a quarter."""
     chain = MCMC(NUTS(bp.numpyro_model(slips, PROMPT)), num_warmup=300, num_samples=2000, progress_bar=False)

@@ -28,19 +28,21 @@ def run(arguments: argparse.Namespace) -> int:
         latents = as_latents(program)
         family = enumerate_program(program) if latents is None else latents.example
         module = sys.modules[program.__module__]
-        sizes = _sizes(family) if latents is None else _sizes(family) | {"D": latents.dimension}
+        sizes = _sizes(family) | {"D": 0 if latents is None else latents.dimension}
         rows.append({"name": name, **sizes, "about": (module.__doc__ or "").strip().split("\n")[0]})
     if arguments.json:
         print_json(rows)
         return 0
     table = Table()
-    for column in ("name", "Z", "S", "G", "O", "H", "W", "about"):
+    for column in ("name", "Z", "S", "G", "O", "H", "W", "D", "about"):
         table.add_column(column, justify="right" if len(column) == 1 else "left")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
     Console().print(
-        "Z tasks, S states, G subgoals, O observations, H observations an episode, W instructions", style="dim"
+        "Z tasks (beside a density: joint values of the finite sites), S states, G subgoals, O observations, "
+        "H observations an episode, W instructions, D coordinates with a density",
+        style="dim",
     )
     return 0
 

@@ -34,8 +34,10 @@ def test_the_page_is_about_this_catalogue():
     written = written_mutants()
     now = [len(written) + len(MECHANICAL), len(written), len(MECHANICAL)]
     changed = "The catalogue has changed since: {} mutants, {} written by hand, {} made by machine.".format(*now)
-    assert [int(n) for n in said.groups()] == now or changed in PAGE, "run `make mutants`, or let the page say so"
-    assert "; 0 survive" in PAGE or changed in PAGE
+    if changed in PAGE:
+        pytest.skip("the page says that it is behind: run `make mutants`")
+    assert [int(n) for n in said.groups()] == now
+    assert "; 0 survive" in PAGE
     assert f"in the {len(CORRECT)} roles are killed by 0 checks" in PAGE
     for mutant in written:
         row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{mutant.name}` |"))

@@ -93,13 +93,15 @@ def extreme_cases(role: str) -> list[Case]:
         [1 - 1e-12, 1e-12], [1 / 2, 1 / 2], stay, [[[9 / 10, 1 / 10], [1 / 10, 9 / 10]], [[1 / 2, 1 / 2]] * 2], 61
     )
     wide = [ring(5, [[3 / 4, 1 / 4], [1 / 2, 1 / 2]]), ring(120, [[1 / 100, 99 / 100], [1 / 50, 49 / 50]])]
+    short = wide[0]
+    dense = world(short.task_prior, short.initial, short.dense_transition()[:, 0], short.emission, short.horizon)
     return [
         Case(noisy, many([[0, 0, 1], [1, 1, 0]] * 300 + [[0, 0, 1]])),
         Case(noisy, many([[1, 1, 1]] * 700)),  # here all is certain: the two tasks are 850 nats apart
         Case(rare, episode([0] * 300)),
         Case(once, episode([1] + [0] * 198 + [2])),
         Case(sure, episode([0] * 30 + [1] * 31)),
-        *(Case(family, episode([0] * family.horizon)) for family in wide),
+        *(Case(family, episode([0] * family.horizon)) for family in (*wide, dense)),
         *(Case(trio(horizon), episode([0, 1] * (horizon // 2), 4)) for horizon in (6, 96)),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 _CONSTANT = "the same constant is added for every task, and normalisation takes it out"
 _NORMALISE_REFUSES = "log_normalise, which comes next, refuses the same rows"
 _NOT_READ = "a prefix does not depend on what follows it, so the padding is not read"
+_EITHER_WAY = "the same sum, written out or not"
 _REFUTED = "the divisor of a task whose weights are all 0: what is divided is 0"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -43,6 +44,8 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "filtering.Filter.advance",
         "if jax.tree.leaves(self.transition)[0].shape[1] == 0:",
     ): "a world without a step has no next observation to ask for; planners do come here: see tests/test_evidence.py",
+    ("filtering._move", "if forward.shape[0] >= _WRITTEN_OUT:"): _EITHER_WAY,
+    ("filtering._move", "if forward.shape[1] > _WRITTEN_OUT:"): _EITHER_WAY,
     ("filtering.Filter.predict", "total = weights.sum(axis=1, keepdims=True)"): "the last of two axes",
     (
         "filtering.Filter.predict",

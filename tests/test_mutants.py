@@ -33,9 +33,6 @@ def test_the_page_is_about_this_catalogue():
     said = re.search(r"(\d+) mutants: (\d+) written by hand, (\d+) made by machine", PAGE)
     written = written_mutants()
     now = [len(written) + len(MECHANICAL), len(written), len(MECHANICAL)]
-    changed = "The catalogue has changed since: {} mutants, {} written by hand, {} made by machine.".format(*now)
-    if changed in PAGE:
-        pytest.skip("the page says that it is behind: run `make mutants`")
     assert [int(n) for n in said.groups()] == now
     assert "; 0 survive" in PAGE
     assert f"in the {len(CORRECT)} roles are killed by 0 checks" in PAGE

@@ -13,6 +13,7 @@ from .errors import (
     BayesparError as BayesparError,
     ConvergenceWarning as ConvergenceWarning,
     ImpossibleEvidenceError as ImpossibleEvidenceError,
+    InvalidFolderError as InvalidFolderError,
     InvalidPlannerError as InvalidPlannerError,
     InvalidProgramError as InvalidProgramError,
     InvalidPromptError as InvalidPromptError,
@@ -23,6 +24,8 @@ from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefi
 from .factored import Factored as Factored
 from .filtering import Filter as Filter
 from .history import Prompt as Prompt
+from .learned.training import Trained as Trained, TrainingPlan as TrainingPlan, train as train
+from .learned.transformer import Transformer as Transformer, TransformerPlanner as TransformerPlanner
 from .low_level import LowLevel as LowLevel, TwoLevel as TwoLevel
 from .planning.bail import bail as bail
 from .planning.bawm import Plan as Plan, WorldModel as WorldModel, bawm as bawm
@@ -58,10 +61,23 @@ from .program import (
     enumerate_program as enumerate_program,
     load_model as load_model,
 )
-from .simulate.corpus import Corpus as Corpus, sample_corpus as sample_corpus
+from .simulate.behaviours import (
+    Exploring as Exploring,
+    MixtureOfExperts as MixtureOfExperts,
+    TaskDependent as TaskDependent,
+)
+from .simulate.corpus import (
+    Corpus as Corpus,
+    sample_corpus as sample_corpus,
+    shuffled_labels as shuffled_labels,
+    with_prior as with_prior,
+)
+from .simulate.drawn_corpus import DrawnCorpus as DrawnCorpus
 from .simulate.low_level import LowLevelRollout as LowLevelRollout, rollout_low_level as rollout_low_level
 from .simulate.regret import RegretCurves as RegretCurves, simulate_regret as simulate_regret
 from .simulate.separation import estimate_eta as estimate_eta
+from .simulate.shards import write_corpus as write_corpus
+from .simulate.stream import CorpusStream as CorpusStream, TrainingBatch as TrainingBatch
 from .team import Team as Team
 from .theory.recommend import (
     Recommendation as Recommendation,

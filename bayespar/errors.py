@@ -26,6 +26,10 @@ class InvalidPlannerError(BayesparError):
     """
 
 
+class InvalidFolderError(BayesparError):
+    """A folder cannot be written to, or holds what other settings wrote; the message names the setting that differs."""
+
+
 class TooLargeError(BayesparError):
     """An exact computation would not fit.
 

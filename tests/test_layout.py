@@ -29,7 +29,7 @@ LAYERS = [
     {"posterior"},
     {"planning"},
     {"simulate"},
-    {"actors"},
+    {"learned", "actors"},
     {"theory"},
     {"testing"},
     {"report"},

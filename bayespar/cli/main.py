@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import BayesparError
-from . import explore, models, posterior, regret, verify
+from . import corpus, explore, models, posterior, regret, verify
 from .common import printable
 
-COMMANDS = (verify, models, posterior, explore, regret)
+COMMANDS = (verify, models, posterior, explore, regret, corpus)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
-from ..errors import InvalidPlannerError
+from ..errors import InvalidPlannerError, InvalidWorldError
 from ..keys import check_key
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, check_experts, solve_experts
-from ..planning.planner import Episode, Observed, Planner, as_policy, check_shape, is_distribution
+from ..planning.planner import check_shape
+from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family
-from ..validation import check_count, check_fits
+from ..validation import check_count, check_fits, check_rows, float_array, shown
 from ..world import Family
+from .behaviours import as_behaviour, tell
+from .drawn_corpus import DrawnCorpus, draw_corpus
 from .environment import Environment, draw, split_key, uniforms
+from .rollout import Conditionals, Source, check_lawful, draw_prompt
 
 PROMPT_BLOCK = 32
 
@@ -53,111 +57,151 @@ class Corpus:
     actions: Int[np.ndarray, "B N Hm1 Z"]
 
 
+@overload
 def sample_corpus(
-    family_or_program: Family | Program,
+    family_or_program: Family,
+    prompts: int,
+    episodes: int,
+    behaviour: Any = ...,
+    *,
+    key: Any = ...,
+    experts: Experts | None = ...,
+    prior: Any = ...,
+) -> Corpus: ...
+@overload
+def sample_corpus(
+    family_or_program: Program | Latents,
+    prompts: int,
+    episodes: int,
+    behaviour: Any = ...,
+    *,
+    key: Any = ...,
+    experts: Experts | None = ...,
+    prior: Any = ...,
+) -> Any: ...
+def sample_corpus(
+    family_or_program: Family | Program | Latents,
     prompts: int,
     episodes: int,
     behaviour: Any = "uniform",
     *,
     key: Any = 0,
     experts: Experts | None = None,
-) -> Corpus:
+    prior: Any = None,
+) -> Corpus | DrawnCorpus:
     """Draw a corpus: z ~ P_Z; per episode w ~ P_Omega; subgoals from the behaviour policy, labels from the expert of z.
 
     Args:
-        family_or_program: a Family, or a finite program.
+        family_or_program: a Family, or a program, finite or not.
         prompts: B.
         episodes: N, episodes in each prompt.
-        behaviour: pi_b: "uniform", or anything that :func:`as_planner` takes. It sees neither z nor labels.
+        behaviour: pi_b: "uniform", "experts", "bail" (see :func:`as_behaviour`), or anything that :func:`as_planner`
+            takes. It sees neither z nor labels, unless it is a :class:`TaskDependent`.
         key: a JAX key or an int.
-        experts: from :func:`solve_experts`; solved here if not given.
+        experts: of a family, from :func:`solve_experts`; solved here if not given.
+        prior: tasks are drawn from this distribution [Z] instead of the family's prior. The conditionals, the posterior
+            and named behaviours stay those of the family: they are then what a Planner with the family's prior
+            believes, and not the conditionals of this corpus, which are those of :func:`with_prior`.
+
+    Returns:
+        A Corpus; a DrawnCorpus where tasks have a density.
 
     Raises:
-        InvalidPlannerError: no prompts or episodes, no such behaviour, or experts of another family.
+        InvalidPlannerError: no prompts or episodes, no such behaviour, or experts of another family; or experts or a
+            prior where tasks have a density.
+        InvalidWorldError: the prior is no distribution over tasks, or draws one that the family excludes.
 
     Source: theory.md, section 2.
     """
     check_count("prompts", prompts)
     check_count("episodes", episodes)
     check_key(key)
+    latents = as_latents(family_or_program)
+    if latents is not None:
+        if experts is not None or prior is not None:
+            raise InvalidPlannerError("experts and prior are of finite tasks, but these have a density; leave them out")
+        return draw_corpus(latents, prompts, episodes, behaviour, key=key)
+    assert not isinstance(family_or_program, Latents)
     family = as_family(family_or_program)
     decision = family.num_subgoals + family.num_observations + 2 * family.num_tasks + 4
     check_fits(f"prompts = {prompts}, episodes = {episodes}", 8 * prompts * episodes * family.horizon * decision)
     experts = solve_experts(family) if experts is None else check_experts(experts, family)
-    policy = as_policy(behaviour, family, episodes=episodes)
-    blocks = -(-prompts // PROMPT_BLOCK)
+    policy = as_behaviour(behaviour, family, experts, episodes=episodes)
+    cumulative = np.cumsum(drawn_from(prior, family))
     drawn = []
     with precision_of(family):
-        check_shape("behaviour", policy, family)
+        check_shape("behaviour", tell(policy, 0), family)
         root, entropy = split_key(key)
-        source = Source(Environment(family), BailPlanner(family, experts), policy, family.horizon)
-        prior = np.cumsum(family.task_prior)
+        source = Source(Environment(family), policy, Conditionals(BailPlanner(family, experts)), family.horizon)
+        blocks = -(-prompts // PROMPT_BLOCK)
         keys = jax.random.split(root, blocks * PROMPT_BLOCK).reshape(blocks, PROMPT_BLOCK)
         for block in range(blocks):
             first = uniforms(entropy, block, 0, (PROMPT_BLOCK,), family.dtype)
             rest = uniforms(entropy, block, 1, (episodes, PROMPT_BLOCK, family.horizon + 1, 3), family.dtype)
-            out = _sample_block(source, prior, keys[block], first, rest.swapaxes(0, 1))
+            out = _sample_block(source, cumulative, keys[block], first, rest.swapaxes(0, 1))
             drawn.append([np.asarray(a) for a in out])
-    *arrays, lawful = (np.concatenate(a)[:prompts] for a in zip(*drawn, strict=True))
-    if not lawful.all():
-        b, n, h = (int(i) for i in np.argwhere(~lawful)[0])
-        raise InvalidPlannerError(
-            f"prompt {b}, episode {n}, step {h} (all from 0): the behaviour returned no distribution over subgoals"
-        )
-    return Corpus(*arrays)
-
-
-class Source(eqx.Module):
-    """What draws a prompt."""
-
-    environment: Environment
-    bail: BailPlanner
-    policy: Planner
-    horizon: int = eqx.field(static=True)
+    tasks, *arrays = (np.concatenate(a)[:prompts] for a in zip(*drawn, strict=True))
+    instructions, observations, subgoals, lawful, *told = arrays
+    check_lawful(lawful)
+    return Corpus(tasks, instructions, observations, subgoals, *told)
 
 
 @eqx.filter_jit
 def _sample_block(source: Source, prior: Array, keys: Any, first: Any, uniform: Any) -> Any:
     def prompt(key: Any, u: Any, rows: Any) -> Any:
         task = draw(prior, u)
-        start = source.policy.init(draw(source.environment.instructions, rows[0, -1, 0]), key)
-        state = start, source.bail.init(0, key)
-        _, out = jax.lax.scan(lambda s, r: _episode(source, task, s, r), state, rows)
-        return (task, *out)
+        return (task, *draw_prompt(source, task, task, key, rows))
 
     return jax.vmap(prompt)(keys, first, uniform)
 
 
-def _episode(source: Source, task: Any, state: Any, uniform: Any) -> Any:
-    """One episode; ``uniform`` [H+1, 3] has a row a step (state, observation, subgoal), then (w, unused, unused)."""
-    H, environment, bail = source.horizon, source.environment, source.bail
-    w = draw(environment.instructions, uniform[H, 0])
-    s = environment.start(task, uniform[0, 0])
-    o = environment.emit(task, s, uniform[0, 1])
+def shuffled_labels(corpus: Corpus) -> Corpus:
+    """The false twin of a corpus for C2: every prompt has the labels of the next prompt's task.
 
-    def step(carry: Any, item: Any) -> Any:
-        (policy_state, bail_state), s, o, g = carry
-        h, u = item
-        observed = Observed(o, g, h, w)
-        policy_state, probabilities = source.policy.step(policy_state, observed)
-        bail_state, conditional = bail.step(bail_state, observed)
-        posterior = bail.probabilities(bail_state)
-        actions = bail.actions(bail_state, h, w)
-        lawful = is_distribution(probabilities)
-        g = draw(jnp.cumsum(probabilities.astype(u.dtype)), u[2])
-        predicted = bail.tracker.predict(bail_state.forward, posterior, h, g)
-        s = environment.move(task, s, h, g, u[0])
-        heard = environment.emit(task, s, u[1])
-        out = o, g, actions[task], conditional, predicted, posterior, actions, lawful
-        return ((policy_state, bail_state), s, heard, g), out
+    That task is drawn from the prior whatever the prompt shows, so the label's conditional is the mean of the experts
+    under the prior, and there is nothing to be learnt in context. The recorded conditionals stay those of the corpus.
+    """
+    others = np.roll(corpus.tasks, -1)
+    labels = np.take_along_axis(corpus.actions, others[:, None, None, None], axis=3)[..., 0]
+    return dataclasses.replace(corpus, labels=labels)
 
-    carry = state, s, o, jnp.int32(-1)
-    carry, out = jax.lax.scan(step, carry, (jnp.arange(H - 1), uniform[1:H]))
-    observations, subgoals, labels, conditional, predicted, posterior, actions, lawful = out
-    (policy_state, bail_state), _, o, g = carry
-    observed, observations = Observed(o, g, jnp.int32(H - 1), w), jnp.append(observations, o)
-    episode = Episode(w, observations, subgoals)
-    policy_state = source.policy.observe(source.policy.step(policy_state, observed)[0], episode)
-    bail_state = bail.observe(bail.step(bail_state, observed)[0], episode)
-    out = w, observations, subgoals, labels, conditional, predicted, posterior, actions, lawful
-    return (policy_state, bail_state), out
+
+def with_prior(family: Family, prior: Any) -> Family:
+    """The same tasks under another prior [Z].
+
+    Raises:
+        InvalidWorldError: the prior is no distribution over tasks.
+    """
+    return eqx.tree_at(lambda f: f.task_prior, family, check_prior(prior, family))
+
+
+def drawn_from(prior: Any, family: Family) -> Float[np.ndarray, " Z"]:
+    """The distribution of the tasks of a corpus: the family's own prior if none is given.
+
+    Raises:
+        InvalidWorldError: it is no distribution over tasks, or draws one that the family excludes.
+    """
+    if prior is None:
+        return np.asarray(family.task_prior)
+    array = check_prior(prior, family)
+    excluded = np.flatnonzero((array > 0) & (np.asarray(family.task_prior) == 0))
+    if excluded.size:
+        z = int(excluded[0])
+        raise InvalidWorldError(
+            f"prior[{z}] = {array[z]:g}, but the family's own prior excludes {shown(family.tasks[z])}, so no Planner "
+            "could believe what it sees; give it 0 here as well, or change the family by with_prior"
+        )
+    return array
+
+
+def check_prior(prior: Any, family: Family) -> Float[np.ndarray, " Z"]:
+    """``prior`` in the precision of the family, if it is a distribution over its tasks.
+
+    Raises:
+        InvalidWorldError: it is none.
+    """
+    array = np.asarray(float_array("prior", prior))
+    if array.shape != (family.num_tasks,):
+        raise InvalidWorldError(f"prior has shape {list(array.shape)}; there are {family.num_tasks} tasks")
+    check_rows("prior", array)
+    return array.astype(family.dtype)

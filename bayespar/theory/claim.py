@@ -245,11 +245,13 @@ class Settings:
 
     Attributes:
         full: the full profile, which takes longer.
+        alone: no other world is checked.
         alpha: false-alarm probability that one statistical check may spend.
     """
 
     full: bool
     alpha: float
+    alone: bool = False
 
 
 Check = Callable[[Subject, Settings], Outcome]

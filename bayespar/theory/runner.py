@@ -103,7 +103,8 @@ def verify(
     """
     selected = select_claims(claims)
     start = time.perf_counter()
-    arguments = [(name, world, [claim.id for claim in selected], profile, key) for name, world in worlds.items()]
+    ids = [claim.id for claim in selected]
+    arguments = [(name, world, ids, profile, key, len(worlds) == 1) for name, world in worlds.items()]
     apart = len(worlds) > 1 and all(isinstance(world, str) for world in worlds.values())
     by_world = list((_in_processes if apart else _in_threads)(arguments, progress))
     findings = tuple(found[i] for i in range(len(selected)) for found in by_world)
@@ -116,11 +117,12 @@ def _check_world(
     claims: Sequence[str],
     profile: str,
     key: int,
+    alone: bool,
     progress: Callable[[str, str], None] | None,
 ) -> list[Finding]:
     """Every claim on one world."""
     alpha = FALSE_ALARM / sum(claim.checks for claim in CLAIMS.values())
-    settings = Settings(full=profile == "full", alpha=alpha)
+    settings = Settings(full=profile == "full", alpha=alpha, alone=alone)
     subject = Subject(name, load_model(world) if isinstance(world, str) else world, key=key)
     found = []
     for claim in claims:

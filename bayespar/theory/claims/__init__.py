@@ -9,6 +9,7 @@ from .e3 import E3
 from .e4 import E4
 from .e5 import E5
 from .hier import HIER
+from .icl import ICL_BAIL, ICL_BAWM
 from .m1 import M1
 from .n1 import N1
 from .n2 import N2
@@ -18,4 +19,7 @@ from .w1 import W1
 from .w2 import W2
 from .w3 import W3
 
-CLAIMS = {claim.id: claim for claim in (C1, C2, C3, N1, N2, N3, E1, E2, E3, E4, E5, W1, W2, W3, HIER, M1, SEQ)}
+CLAIMS = {
+    claim.id: claim
+    for claim in (C1, C2, C3, ICL_BAIL, N1, N2, N3, E1, E2, E3, E4, E5, W1, ICL_BAWM, W2, W3, HIER, M1, SEQ)
+}

@@ -1,0 +1,1 @@
+"""Planners that were learned, or that someone else made: trained here, compared with BAIL, and audited."""

@@ -1,0 +1,145 @@
+"""Networks pretrained on a world's corpus, and the exact conditionals that they are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.special import entr
+
+from ..arrays import precision_of
+from ..learned.training import Trained, TrainingPlan, train
+from ..learned.transformer import Transformer
+from ..planning.bail import BailPlanner, BailState
+from ..planning.planner import Episode, Observed
+from ..simulate.corpus import Corpus, sample_corpus
+from ..simulate.stream import CorpusStream
+from .claim import Subject
+
+EPISODES = 32
+LAPSE = 1e-3
+QUICK = TrainingPlan(EPISODES)
+FULL = TrainingPlan(EPISODES, steps=20_000, positions=3072, rate=2e-3)
+PROMPTS, FULL_PROMPTS = 8_192, 32_768
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """What is said of each decision of B prompts of N episodes.
+
+    Attributes:
+        label: of the expert's subgoal, [B, N, H-1, G].
+        observation: of the next observation after the executed subgoal, [B, N, H-1, O].
+    """
+
+    label: Float[np.ndarray, "B N Hm1 G"]
+    observation: Float[np.ndarray, "B N Hm1 O"]
+
+    def with_lapse(self, lapse: float = LAPSE) -> Conditionals:
+        """Mixed with a uniform guess of weight ``lapse``: no KL from that exceeds log(n / lapse)."""
+        return Conditionals(*((1 - lapse) * a + lapse / a.shape[-1] for a in (self.label, self.observation)))
+
+    def of_the_next_prompt(self) -> Conditionals:
+        """Each prompt's moved to another prompt."""
+        return Conditionals(*(np.roll(a, 1, axis=0) for a in (self.label, self.observation)))
+
+
+def predictions(network: Transformer, corpus: Corpus) -> Conditionals:
+    """What the network says on the prompts of a corpus."""
+    label, observation = [], []
+    for start in range(0, len(corpus.tasks), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        prompt = corpus.observations[rows], corpus.subgoals[rows], corpus.instructions[rows]
+        a, b = _predict(network, *prompt)
+        label.append(np.asarray(a, np.float64))
+        observation.append(np.asarray(b, np.float64))
+    both = (np.concatenate(a) for a in (label, observation))
+    return Conditionals(*(a / a.sum(axis=-1, keepdims=True) for a in both))
+
+
+@eqx.filter_jit
+def _predict(network: Transformer, observations: Any, subgoals: Any, instructions: Any) -> Any:
+    labels, following = network(observations, subgoals, instructions)
+    executed = jnp.take_along_axis(following, subgoals[..., None, None], axis=-2)[..., 0, :]
+    return jax.nn.softmax(labels), jax.nn.softmax(executed)
+
+
+def exact(subject: Subject, corpus: Corpus, *, prior: np.ndarray | None = None, forget: bool = False) -> Conditionals:
+    """BAIL and BAWM on the prompts of a corpus, under another ``prior``, or if the past is forgotten each episode."""
+    family = subject.family if prior is None else eqx.tree_at(lambda f: f.task_prior, subject.family, prior)
+    blocks = []
+    with precision_of(family):
+        planner = BailPlanner(family, subject.experts)
+        for start in range(0, len(corpus.tasks), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            prompt = corpus.instructions[rows], corpus.observations[rows], corpus.subgoals[rows]
+            blocks.append([np.asarray(a) for a in _exact(planner, forget, *prompt)])
+    return Conditionals(*(np.concatenate(a) for a in zip(*blocks, strict=True)))
+
+
+@eqx.filter_jit
+def _exact(planner: BailPlanner, forget: bool, instructions: Any, observations: Any, subgoals: Any) -> Any:
+    def episode(state: BailState, item: Any) -> Any:
+        w, o, g = item
+        before = jnp.append(jnp.int32(-1), g)
+
+        def step(state: BailState, item: Any) -> Any:
+            h, heard, last, following = item
+            state, label = planner.step(state, Observed(heard, last, h, w))
+            predicted = planner.tracker.predict(state.forward, planner.probabilities(state), h, following)
+            return state, (label, predicted)
+
+        H = o.shape[0]
+        state, out = jax.lax.scan(step, state, (jnp.arange(H - 1), o[:-1], before[:-1], g))
+        state, _ = planner.step(state, Observed(o[-1], before[-1], jnp.int32(H - 1), w))
+        return state if forget else planner.observe(state, Episode(w, o, g)), out
+
+    def prompt(*items: Any) -> Any:
+        return jax.lax.scan(episode, planner.init(items[0][0], jax.random.key(0)), items)[1]
+
+    return jax.vmap(prompt)(instructions, observations, subgoals)
+
+
+def new_prompts(subject: Subject, full: bool) -> Corpus:
+    """Prompts that no network is trained on, with their exact conditionals."""
+    prompts = FULL_PROMPTS if full else PROMPTS
+    return sample_corpus(subject.family, prompts, EPISODES, key=subject.key + 1, experts=subject.experts)
+
+
+def uncertainty(corpus: Corpus) -> Float[np.ndarray, "B N"]:
+    """Entropy of the posterior at the first decision of each episode, nats."""
+    return entr(corpus.posterior[:, :, 0]).sum(axis=-1)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network, and what it says of new prompts.
+
+    Attributes:
+        trained: on the corpus of uniform behaviour.
+        said: by the network, with a lapse.
+        true: BAIL and BAWM.
+        uninformed: the same, of somebody who forgets every finished episode.
+    """
+
+    trained: Trained
+    said: Conditionals
+    true: Conditionals
+    uninformed: Conditionals
+
+
+def pretrained(subject: Subject, full: bool) -> Pretrained:
+    """Train on the corpus of uniform behaviour, and test on new prompts."""
+    plan = FULL if full else QUICK
+    stream = CorpusStream(subject.family, 1, plan.episodes, key=subject.key, experts=subject.experts)
+    trained = train(stream, plan, key=subject.key)
+    corpus = subject.once(new_prompts, full)
+    true = Conditionals(corpus.bail, corpus.next_observation)
+    said = predictions(trained.network, corpus).with_lapse()
+    return Pretrained(trained, said, true, exact(subject, corpus, forget=True))

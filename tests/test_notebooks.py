@@ -17,7 +17,7 @@ LARGEST = 2**20  # bytes
 FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "MPLBACKEND": "agg", "PYTHONWARNINGS": "ignore"}
 
 
-LONG = ("exploration", "tour", "your_own_inference")  # CPU seconds: 40 to 60
+LONG = ("exploration", "pretraining", "tour", "your_own_inference")  # CPU seconds: 40 to 60
 
 
 @pytest.mark.parametrize(

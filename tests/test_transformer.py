@@ -170,7 +170,7 @@ class Killed(Exception):
 
 
 def test_a_training_that_is_killed_goes_on_with_the_same_bits(doors, whole, tmp_path):
-    def killed(step, losses):
+    def killed(step, losses, network):
         if step == 40:
             raise Killed
 
@@ -178,7 +178,7 @@ def test_a_training_that_is_killed_goes_on_with_the_same_bits(doors, whole, tmp_
         train(doors, SMALL, every=20, folder=tmp_path, progress=killed)
     (tmp_path / "checkpoint.new").write_bytes(b"half of a checkpo")
     steps = []
-    again = train(doors, SMALL, every=20, folder=tmp_path, progress=lambda step, losses: steps.append(step))
+    again = train(doors, SMALL, every=20, folder=tmp_path, progress=lambda step, losses, network: steps.append(step))
     assert steps == [60]
     assert arrays(again) == arrays(whole)
     assert (again.losses == whole.losses).all()

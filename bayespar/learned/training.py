@@ -115,7 +115,7 @@ def train(
     key: Any = 0,
     folder: str | os.PathLike[str] | None = None,
     every: int = 100,
-    progress: Callable[[int, Losses], None] | None = None,
+    progress: Callable[[int, Losses, Transformer], None] | None = None,
 ) -> Trained:
     """Train a network on a stream, from the start or from the last checkpoint in ``folder``.
 
@@ -129,7 +129,8 @@ def train(
         key: a JAX key or an int, for the network's first weights.
         folder: for the checkpoint; none is written if not given.
         every: steps between reports, and between checkpoints.
-        progress: called at every report with the steps taken and the mean losses since the last.
+        progress: called at every report with the steps taken, the mean losses since the last one, and the network as it
+            is; keep a copy if you keep it, as its arrays are used again.
 
     Raises:
         InvalidFolderError: the checkpoint in ``folder`` belongs to another training.
@@ -161,7 +162,7 @@ def train(
             if place is not None:
                 _save(place, what, training, reports)
             if progress is not None:
-                progress(i + 1, Losses(*reports[-1]))
+                progress(i + 1, Losses(*reports[-1]), training.network)
             if _stuck(plan, reports):
                 break
     return Trained(jax.device_get(training.network), plan, int(training.step), np.array(reports).reshape(-1, 2))

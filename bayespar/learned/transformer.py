@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..errors import InvalidPlannerError
@@ -30,6 +31,7 @@ from ..planning.planner import Episode, Observed, Planner
 from ..validation import check_count
 from ..world import Family
 
+_BLOCK = 256  # prompts that are read at once
 HIDDEN = 2  # width of the gated layer, in units of the network's width
 
 
@@ -158,6 +160,22 @@ class Transformer(eqx.Module):
             x = block.finish(x, (weights @ v).swapaxes(1, 2).reshape(B * T, d), counts)
         return self.heads_of(x.reshape(B, N, H, d)[:, :, :-1])
 
+    def predict(
+        self, observations: Any, subgoals: Any, instructions: Any
+    ) -> tuple[Float[np.ndarray, "B N Hm1 G"], Float[np.ndarray, "B N Hm1 O"]]:
+        """Probabilities of the label, and of the observation that followed the executed subgoal, at every decision.
+
+        Args:
+            observations, subgoals, instructions: of B prompts, such as those of a :class:`Corpus`.
+        """
+        blocks = []
+        for start in range(0, len(observations), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            found = _predict(self, *(jnp.asarray(a[rows]) for a in (observations, subgoals, instructions)))
+            blocks.append([np.asarray(a, np.float64) for a in found])
+        label, observation = (np.concatenate(a) for a in zip(*blocks, strict=True))
+        return label / label.sum(-1, keepdims=True), observation / observation.sum(-1, keepdims=True)
+
     def heads_of(self, x: Float[Array, "*n d"]) -> tuple[Float[Array, "*n G"], Float[Array, "*n G O"]]:
         """The two heads at each position."""
         x = _normed(x, self.last)
@@ -221,7 +239,7 @@ class TransformerPlanner(Planner):
         Raises:
             InvalidPlannerError: ``episodes`` is no positive integer.
         """
-        self.network = network
+        self.network = jax.tree.map(jnp.asarray, network)
         self.forgets = check_count("episodes", episodes) > network.context
 
     def init(self, instruction: Any, key: Any) -> Memory | Window:
@@ -266,6 +284,13 @@ class Window(NamedTuple):
     observations: Any
     subgoals: Any
     episode: Any
+
+
+@eqx.filter_jit
+def _predict(network: Transformer, observations: Any, subgoals: Any, instructions: Any) -> Any:
+    labels, following = network(observations, subgoals, instructions)
+    executed = jnp.take_along_axis(following, subgoals[..., None, None], axis=-2)[..., 0, :]
+    return jax.nn.softmax(labels), jax.nn.softmax(executed)
 
 
 def _rows(table: Float[Array, "n d"], index: Int[Array, "*n"]) -> Float[Array, "*n d"]:

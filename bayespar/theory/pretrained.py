@@ -14,7 +14,6 @@ from scipy.special import entr
 
 from ..arrays import precision_of
 from ..learned.training import Trained, TrainingPlan, train
-from ..learned.transformer import Transformer
 from ..planning.bail import BailPlanner, BailState
 from ..planning.planner import Episode, Observed
 from ..simulate.corpus import Corpus, sample_corpus
@@ -48,26 +47,6 @@ class Conditionals:
     def of_the_next_prompt(self) -> Conditionals:
         """Each prompt's moved to another prompt."""
         return Conditionals(*(np.roll(a, 1, axis=0) for a in (self.label, self.observation)))
-
-
-def predictions(network: Transformer, corpus: Corpus) -> Conditionals:
-    """What the network says on the prompts of a corpus."""
-    label, observation = [], []
-    for start in range(0, len(corpus.tasks), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        prompt = corpus.observations[rows], corpus.subgoals[rows], corpus.instructions[rows]
-        a, b = _predict(network, *prompt)
-        label.append(np.asarray(a, np.float64))
-        observation.append(np.asarray(b, np.float64))
-    both = (np.concatenate(a) for a in (label, observation))
-    return Conditionals(*(a / a.sum(axis=-1, keepdims=True) for a in both))
-
-
-@eqx.filter_jit
-def _predict(network: Transformer, observations: Any, subgoals: Any, instructions: Any) -> Any:
-    labels, following = network(observations, subgoals, instructions)
-    executed = jnp.take_along_axis(following, subgoals[..., None, None], axis=-2)[..., 0, :]
-    return jax.nn.softmax(labels), jax.nn.softmax(executed)
 
 
 def exact(subject: Subject, corpus: Corpus, *, prior: np.ndarray | None = None, forget: bool = False) -> Conditionals:
@@ -141,5 +120,5 @@ def pretrained(subject: Subject, full: bool) -> Pretrained:
     trained = train(stream, plan, key=subject.key)
     corpus = subject.once(new_prompts, full)
     true = Conditionals(corpus.bail, corpus.next_observation)
-    said = predictions(trained.network, corpus).with_lapse()
-    return Pretrained(trained, said, true, exact(subject, corpus, forget=True))
+    said = Conditionals(*trained.network.predict(corpus.observations, corpus.subgoals, corpus.instructions))
+    return Pretrained(trained, said.with_lapse(), true, exact(subject, corpus, forget=True))

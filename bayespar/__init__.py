@@ -24,6 +24,7 @@ from .evidence import log_evidence as log_evidence, prefix_log_evidence as prefi
 from .factored import Factored as Factored
 from .filtering import Filter as Filter
 from .history import Prompt as Prompt
+from .learned.audit import Audit as Audit, audit as audit
 from .learned.training import Trained as Trained, TrainingPlan as TrainingPlan, train as train
 from .learned.transformer import Transformer as Transformer, TransformerPlanner as TransformerPlanner
 from .low_level import LowLevel as LowLevel, TwoLevel as TwoLevel
@@ -75,6 +76,7 @@ from .simulate.corpus import (
 from .simulate.drawn_corpus import DrawnCorpus as DrawnCorpus
 from .simulate.low_level import LowLevelRollout as LowLevelRollout, rollout_low_level as rollout_low_level
 from .simulate.regret import RegretCurves as RegretCurves, simulate_regret as simulate_regret
+from .simulate.replay import replay as replay
 from .simulate.separation import estimate_eta as estimate_eta
 from .simulate.shards import write_corpus as write_corpus
 from .simulate.stream import CorpusStream as CorpusStream, TrainingBatch as TrainingBatch

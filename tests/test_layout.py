@@ -82,7 +82,7 @@ def test_wheel_holds_every_module_of_the_tree(tmp_path):
     subprocess.run([str(c) for c in command], check=True, capture_output=True, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     names = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
-    data = {"bayespar/py.typed", "bayespar/report/page.css", "bayespar/report/page.html"}
+    data = {"bayespar/py.typed", "bayespar/report/audit.html", "bayespar/report/page.css", "bayespar/report/page.html"}
     tree = {str(p.relative_to(ROOT)) for p in MODULES} | data
     tree |= {f"bayespar/{p.relative_to(ROOT)}" for p in (ROOT / "models").glob("*.py")}
     assert names == tree

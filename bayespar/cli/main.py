@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import BayesparError
-from . import corpus, explore, models, posterior, regret, verify
+from . import audit, corpus, explore, models, posterior, regret, verify
 from .common import printable
 
-COMMANDS = (verify, models, posterior, explore, regret, corpus)
+COMMANDS = (verify, models, posterior, explore, regret, corpus, audit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

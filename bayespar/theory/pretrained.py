@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -15,14 +15,18 @@ from scipy.special import entr
 from ..arrays import precision_of
 from ..learned.training import Trained, TrainingPlan, train
 from ..planning.bail import BailPlanner, BailState
+from ..planning.baselines import OraclePlanner
 from ..planning.planner import Episode, Observed
+from ..simulate.behaviours import TaskDependent
 from ..simulate.corpus import Corpus, sample_corpus
 from ..simulate.stream import CorpusStream
 from .claim import Subject
 
 EPISODES = 32
 LAPSE = 1e-3
+TILT = 5.0
 QUICK = TrainingPlan(EPISODES)
+SIZES, WIDTHS = (400, 1_200, 4_000, 12_000), (32, 64)
 FULL = TrainingPlan(EPISODES, steps=20_000, positions=3072, rate=2e-3)
 PROMPTS, FULL_PROMPTS = 8_192, 32_768
 _BLOCK = 256
@@ -115,10 +119,45 @@ class Pretrained:
 
 def pretrained(subject: Subject, full: bool) -> Pretrained:
     """Train on the corpus of uniform behaviour, and test on new prompts."""
-    plan = FULL if full else QUICK
-    stream = CorpusStream(subject.family, 1, plan.episodes, key=subject.key, experts=subject.experts)
-    trained = train(stream, plan, key=subject.key)
+    trained = learn(subject, FULL if full else QUICK)
     corpus = subject.once(new_prompts, full)
     true = Conditionals(corpus.bail, corpus.next_observation)
-    said = Conditionals(*trained.network.predict(corpus.observations, corpus.subgoals, corpus.instructions))
-    return Pretrained(trained, said.with_lapse(), true, exact(subject, corpus, forget=True))
+    return Pretrained(trained, said_by(trained, corpus), true, exact(subject, corpus, forget=True))
+
+
+def learn(subject: Subject, plan: TrainingPlan, **corpus: Any) -> Trained:
+    """A network trained on a corpus of the world, by default of uniform behaviour; ``corpus`` as for CorpusStream."""
+    stream = CorpusStream(subject.family, 1, plan.episodes, key=subject.key, experts=subject.experts, **corpus)
+    return train(stream, plan, key=subject.key)
+
+
+def said_by(trained: Trained, corpus: Corpus) -> Conditionals:
+    """What a network says on the prompts of a corpus, with a lapse."""
+    return Conditionals(
+        *trained.network.predict(corpus.observations, corpus.subgoals, corpus.instructions)
+    ).with_lapse()
+
+
+def tilted_prior(subject: Subject) -> Float[np.ndarray, " Z"]:
+    """Another prior, whose log odds are moved by at most TILT."""
+    weights = np.asarray(subject.family.task_prior) * np.exp(-TILT * np.linspace(0, 1, subject.family.num_tasks))
+    return weights / weights.sum()
+
+
+def misled(subject: Subject, full: bool) -> dict[str, Conditionals]:
+    """What networks say on the new prompts that were trained on corpora which C1 and C2 exclude."""
+    behaviour = TaskDependent(OraclePlanner(subject.family, subject.experts, 0))
+    corpora = {
+        "trained on behaviour that knows the task": {"behaviour": behaviour},
+        "trained on labels of other prompts": {"shuffled": True},
+        "trained on a corpus from another prior": {"prior": tilted_prior(subject)},
+    }
+    corpus = subject.once(new_prompts, full)
+    return {name: said_by(learn(subject, QUICK, **how), corpus) for name, how in corpora.items()}
+
+
+def by_size(subject: Subject, full: bool) -> dict[tuple[int, int], Conditionals]:
+    """What networks say that saw less, by (width, steps)."""
+    corpus = subject.once(new_prompts, full)
+    plans = [replace(QUICK, width=width, heads=width // 16, steps=steps) for width in WIDTHS for steps in SIZES]
+    return {(plan.width, plan.steps): said_by(learn(subject, plan), corpus) for plan in plans}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,21 @@ from scipy.stats import norm
 from ...statistics import Interval, MeanConfidence, kl_divergence, total_variation
 from ..claim import Claim, Settings, Subject
 from ..figure import Curves, Series
-from ..pretrained import EPISODES, LAPSE, Conditionals, Pretrained, exact, new_prompts, pretrained, uncertainty
+from ..pretrained import (
+    EPISODES,
+    LAPSE,
+    SIZES,
+    WIDTHS,
+    Conditionals,
+    Pretrained,
+    by_size,
+    exact,
+    misled,
+    new_prompts,
+    pretrained,
+    tilted_prior,
+    uncertainty,
+)
 from ..verdict import Outcome, TwinOutcome, Verdict, all_of, below, not_applicable
 
 TRAINED = ("workshop",)
@@ -22,13 +37,12 @@ LIMIT, FULL_LIMIT = 0.05, 0.01
 INFORMED = 0.5
 SHARE = 0.25
 VARIATION, SHORTEST = 0.03, 4
-TILT = 5.0
 HEADS = {"label": "BAIL", "observation": "BAWM"}
 
 
-def _mean(draws: np.ndarray, largest: float, alpha: float) -> Interval:
+def _mean(draws: np.ndarray, largest: float, alpha: float, *, low: float = 0.0) -> Interval:
     """The mean over prompts; fed in batches, so that the stakes adapt."""
-    sequence = MeanConfidence(0.0, largest, alpha, plan=len(draws))
+    sequence = MeanConfidence(low, largest, alpha, plan=len(draws))
     for batch in np.array_split(draws, 32):
         sequence.update(batch)
     return sequence.interval()
@@ -75,6 +89,24 @@ def _judge(true: Conditionals, found: Pretrained, head: str, settings: Settings)
     return all_of(outcomes)
 
 
+def _trend(subject: Subject, found: Pretrained, head: str, alpha: float) -> list[Outcome]:
+    """Whoever saw more is nearer, for each of two widths; the last of the row is the network of the check."""
+    said, out = subject.once(by_size, True), []
+    for width in WIDTHS:
+        row = {steps: said[width, steps] for steps in SIZES}
+        if width == found.trained.plan.width:
+            row[found.trained.plan.steps] = found.said
+        far = [total_variation(getattr(found.true, head), getattr(q, head)).mean(axis=(1, 2)) for q in row.values()]
+        shown = ", ".join(f"{d.mean():.3g} after {steps}" for steps, d in zip(row, far, strict=True))
+        told = f"E TV at width {width}: {shown} steps"
+        for less, more in pairwise(far):
+            change = _mean(more - less, 1.0, alpha, low=-1.0)
+            rises = Verdict.REFUTED if change.low > 0 else Verdict.INCONCLUSIVE
+            verdict = Verdict.SUPPORTED if change.high < 0 else rises
+            out.append(Outcome(verdict, change.mean, 0.0, told, alpha=change.alpha))
+    return out
+
+
 def check(head: str, subject: Subject, settings: Settings) -> Outcome:
     reason = _why_not(subject, settings)
     if reason:
@@ -87,6 +119,8 @@ def check(head: str, subject: Subject, settings: Settings) -> Outcome:
                 f"whoever forgets the past has an excess of {uninformed.mean:.2f} nats, and {INFORMED} are asked for"
             )
     outcome = _judge(found.true, found, head, settings)
+    if settings.full:
+        outcome = all_of([outcome, *_trend(subject, found, head, settings.alpha / (len(SIZES) * len(WIDTHS)))])
     excess = kl_divergence(getattr(found.true, head), getattr(found.said, head))
     trained = found.trained
     told = (
@@ -123,20 +157,26 @@ def _figure(found: Pretrained, head: str) -> Curves:
 
 def twins(head: str, subject: Subject, settings: Settings) -> list[TwinOutcome]:
     found, corpus = subject.once(pretrained, settings.full), subject.once(new_prompts, settings.full)
-    prior = np.asarray(subject.family.task_prior) * np.exp(-TILT * np.linspace(0, 1, subject.family.num_tasks))
     name = HEADS[head]
     wrong = {
-        f"{name} of another prior": exact(subject, corpus, prior=prior / prior.sum()),
+        f"{name} of another prior": exact(subject, corpus, prior=tilted_prior(subject)),
         f"{name} of whoever forgets finished episodes": found.uninformed,
         f"{name} of another prompt": found.true.of_the_next_prompt(),
     }
+    cases = [(what, target, found.said) for what, target in wrong.items()]
+    if settings.full:
+        networks = subject.once(misled, True)
+        if head == "observation":  # the world model never sees a label
+            networks = {what: said for what, said in networks.items() if "labels" not in what}
+        cases += [(f"a network {what}", found.true, said) for what, said in networks.items()]
     limit = SHARE * _distance(found.true, found.uninformed, head, settings.alpha).low
     out = []
-    for what, target in wrong.items():
-        effect = total_variation(getattr(target, head), getattr(found.true, head)).mean()
-        refuted = _judge(target, found, head, settings).verdict is Verdict.REFUTED
-        distance = _distance(target, found.said, head, settings.alpha)
-        means = total_variation(getattr(target, head), getattr(found.said, head)).mean(axis=(1, 2))
+    for what, target, said in cases:
+        wrong_side = target if target is not found.true else said
+        effect = total_variation(getattr(wrong_side, head), getattr(found.true, head)).mean()
+        refuted = _judge(target, replace(found, said=said), head, settings).verdict is Verdict.REFUTED
+        distance = _distance(target, said, head, settings.alpha)
+        means = total_variation(getattr(target, head), getattr(said, head)).mean(axis=(1, 2))
         # That as many new prompts refute it again, by their total variation alone.
         power = float(norm.cdf((distance.low - limit) * len(means) ** 0.5 / means.std()))
         out.append(TwinOutcome(what, f"E TV {effect:.2g} from {name}", refuted, distance.mean, power))
@@ -163,7 +203,7 @@ def _claim(head: str) -> Claim:
         worlds=1,
         check=partial(check, head),
         twins=partial(twins, head),
-        checks=8 * 3,
+        checks=40,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from ...learned.rivals import RIVALS, Evidence, Fit
 from ...statistics import Interval, MeanConfidence, kl_divergence, total_variation
 from ..claim import Claim, Settings, Subject
 from ..figure import Curves, Series
@@ -37,6 +38,14 @@ LIMIT, FULL_LIMIT = 0.05, 0.01
 INFORMED = 0.5
 SHARE = 0.25
 VARIATION, SHORTEST = 0.03, 4
+RIVAL_KNOBS: dict[str, dict[str, Any]] = {
+    "map expert": {},
+    "argmax": {},
+    "last episode only": {},
+    "forgetting": {"keep": 0.7},
+    "temperature": {"temperature": 2.0},
+    "tempered evidence": {"evidence": 0.5},
+}
 HEADS = {"label": "BAIL", "observation": "BAWM"}
 
 
@@ -107,6 +116,22 @@ def _trend(subject: Subject, found: Pretrained, head: str, alpha: float) -> list
     return out
 
 
+def _nearer_than_rivals(subject: Subject, found: Pretrained, alpha: float) -> list[Outcome]:
+    """The network's distance from BAIL is at most a fifth of each rival's."""
+    corpus = subject.once(new_prompts, True)
+    data = Evidence.of(subject.family, corpus.observations, corpus.subgoals, corpus.actions)
+    tilt = np.log(tilted_prior(subject) / np.asarray(subject.family.task_prior))
+    knobs = {**RIVAL_KNOBS, "wrong prior": {"tilt": tilt}}
+    distance, out = _distance(found.true, found.said, "label", alpha), []
+    for rival in RIVALS:
+        if rival.name in knobs:
+            law = Fit.of(rival, **knobs[rival.name]).predict(data, corpus.bail)
+            apart = _mean(total_variation(corpus.bail, law).mean(axis=(1, 2)), 1.0, alpha)
+            told = f"a fifth of each rival's E TV from BAIL ({', '.join(knobs)})"
+            out.append(below(distance, apart.low / 5, 1.0, told))
+    return out
+
+
 def check(head: str, subject: Subject, settings: Settings) -> Outcome:
     reason = _why_not(subject, settings)
     if reason:
@@ -120,7 +145,10 @@ def check(head: str, subject: Subject, settings: Settings) -> Outcome:
             )
     outcome = _judge(found.true, found, head, settings)
     if settings.full:
-        outcome = all_of([outcome, *_trend(subject, found, head, settings.alpha / (len(SIZES) * len(WIDTHS)))])
+        more = _trend(subject, found, head, settings.alpha / (len(SIZES) * len(WIDTHS)))
+        if head == "label":
+            more += _nearer_than_rivals(subject, found, settings.alpha / (len(RIVALS) + 1))
+        outcome = all_of([outcome, *more])
     excess = kl_divergence(getattr(found.true, head), getattr(found.said, head))
     trained = found.trained
     told = (

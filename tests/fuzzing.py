@@ -51,9 +51,10 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 # Results: the library makes them and never reads them, or they are plain records of what another entry is given.
 RECORDS = {
-    "ActorDistance", "BailEstimate", "Corpus", "Demonstrations", "Design", "Episode", "ExpectedRegret", "Histories",
-    "Imitation", "Latents", "LowLevelRollout", "Observed", "Particles", "Plan", "Planner", "Recommendation",
-    "Recommendations", "RegretCurves", "TaskClasses", "WorldModel",
+    "ActorDistance", "Audit", "BailEstimate", "Corpus", "Demonstrations", "Design", "DrawnCorpus", "Episode",
+    "ExpectedRegret", "Histories", "Imitation", "Latents", "LowLevelRollout", "Observed", "Particles", "Plan",
+    "Planner", "Recommendation", "Recommendations", "RegretCurves", "TaskClasses", "Trained", "TrainingBatch",
+    "WorldModel",
 }  # fmt: skip
 
 
@@ -221,6 +222,24 @@ BAD_POLICIES: list[Any] = [
     (start, lambda state, observed: (state, jnp.array([0.5j, 0.5]))),
     (lambda instruction, key: "state", first_subgoal),
 ]  # fmt: skip
+
+
+class Told(bp.Planner):
+    """A planner that knows a task, and picks its subgoal by it."""
+
+    task: Any = 0
+
+    def init(self, instruction: Any, key: Any) -> Any:
+        return jnp.int32(0)
+
+    def step(self, state: Any, observed: Any) -> Any:
+        return state, jax.nn.one_hot(self.task % 2, 2)
+
+
+@functools.cache
+def planners() -> tuple[bp.Planner, ...]:
+    """Objects that are planners."""
+    return (Told(), *(bp.as_planner(given, families()[0]) for given in POLICIES[1:]))
 
 
 # --- how to break them ------------------------------------------------------------------------------------------
@@ -631,6 +650,91 @@ def break_json(rng: np.random.Generator, text: Any) -> Any:
     return break_text(rng, text)
 
 
+def break_planner(rng: np.random.Generator, value: Any) -> Any:
+    """No planner object, or one that cannot be run."""
+    bad = [p for p in BAD_POLICIES if isinstance(p, tuple) and len(p) == 2 and all(map(callable, p))]
+    unfit = [bp.as_planner(p, families()[0]) for p in bad]
+    return pick(rng, [*unfit, *BAD_POLICIES, bp.Planner, families()[0], len, 1j])
+
+
+def break_where(rng: np.random.Generator, value: Any) -> Any:
+    return pick(
+        rng,
+        [
+            None, "task", 0, {}, object(), lambda planner: None, lambda planner: 0, lambda planner: planner.nothing,
+            lambda: 0, lambda planner: [planner.task] * 2, lambda planner: 1 // 0, lambda planner: planner,
+            lambda planner: object(), int,
+        ],
+    )  # fmt: skip
+
+
+def break_stream(rng: np.random.Generator, value: Any) -> Any:
+    return pick(rng, [None, "stream", 5, {}, [], object(), families()[0], bp.CorpusStream, iter([]), corpus()])
+
+
+def break_training_plan(rng: np.random.Generator, value: Any) -> Any:
+    return pick(rng, ["plan", 5, {}, [], object(), bp.TrainingPlan, {"steps": 1}, np.nan, (1, 2)])
+
+
+def break_network(rng: np.random.Generator, value: Any) -> Any:
+    return pick(rng, [None, "network", 5, {}, [], object(), bp.Transformer, Told(), families()[0], np.ones(2), len])
+
+
+def break_rate(rng: np.random.Generator, value: Any) -> Any:
+    return pick(rng, [-0.1, 1.5, 1e308, np.nan, np.inf, None, "0.1", [0.1], 1j, 10**5000, True, Decimal("NaN"), {}])
+
+
+def break_curriculum(rng: np.random.Generator, value: Any) -> Any:
+    return pick(
+        rng,
+        [
+            None, 5, "half", {}, {0.5: 1}, (0.5, 1), ((0.5,),), ((0.5, 1, 1),), ((0, 1),), ((-0.5, 1),), ((1.5, 1),),
+            ((np.nan, 1),), (("half", 1),), ((0.5, 0),), ((0.5, -1),), ((0.5, 99),), ((0.5, 1.5),), ((0.5, None),),
+            ((True, 1),), ((0.5, True),), ((0.5, 10**5000),), (((0.5,), 1),), np.array([[0.5, 1]]), nested(5000),
+            ("ab",), iter([(0.5, 1)]), ((10**5000, 1),), ((0.2, 1), (0.4, 99)), object(),
+        ],
+    )  # fmt: skip
+
+
+def break_folder(rng: np.random.Generator, value: Any) -> Any:
+    """What is no folder, nor can become one."""
+    file = str(folder() / "coin.py")
+    return pick(
+        rng,
+        [file, f"{file}/below", "/proc/nowhere/x", "\x00", "x" * 5000, 5, object(), b"bytes", {}, ["a"], "\ud800\x00"],
+    )
+
+
+def break_function(rng: np.random.Generator, value: Any) -> Any:
+    return pick(rng, [5, "print", {}, [], object(), np.nan, True, (len,), 1j])
+
+
+def break_corpus(rng: np.random.Generator, value: Any) -> Any:
+    return pick(
+        rng, [None, 5, "corpus", {}, [], object(), bp.Corpus, families()[0], np.zeros((2, 2)), density_corpus()]
+    )
+
+
+def break_bytes(rng: np.random.Generator, value: bytes) -> Any:
+    """A file that is cut, longer, or has another head; or is none at all."""
+    head, _, rest = value.partition(b"\n")
+    kind = int(rng.integers(6))
+    if kind == 0:
+        return value[: int(rng.integers(len(value)))]
+    if kind == 1:
+        return pick(
+            rng, [b"", b"\n", b"\xff\xfe", b"null\n", b"[]\n", b"NaN\n", b"[" * 10**5, b"\x80\x04K\x01.", rest, None]
+        )
+    if kind == 2:
+        return value + pick(rng, [b"x", b"\n", rest, value])
+    if kind == 3:
+        return head[: int(rng.integers(len(head)))] + b"\n" + rest
+    if kind == 4:
+        with contextlib.suppress(ValueError):
+            return json.dumps(break_data(rng, json.loads(head))).encode() + b"\n" + rest
+    return head + b"\n" + pick(rng, [b"", b"\x93NUMPY", rest[1:], rest[len(rest) // 2 :], rest[:-1], rest[::-1]])
+
+
 BREAK: dict[str, Callable[[np.random.Generator, Any], Any]] = {
     "array": break_array,
     "kernel": break_initial,
@@ -650,6 +754,17 @@ BREAK: dict[str, Callable[[np.random.Generator, Any], Any]] = {
     "data": break_data,
     "text": break_text,
     "json": break_json,
+    "planner": break_planner,
+    "where": break_where,
+    "stream": break_stream,
+    "plan": break_training_plan,
+    "network": break_network,
+    "rate": break_rate,
+    "curriculum": break_curriculum,
+    "folder": break_folder,
+    "function": break_function,
+    "corpus": break_corpus,
+    "bytes": break_bytes,
 }
 PROMPT_WORDS = (
     "prompt",
@@ -671,6 +786,8 @@ WORDS = {
     "text": PROMPT_WORDS,
     "json": PROMPT_WORDS,
     "policy": POLICY_WORDS,
+    "planner": (*POLICY_WORDS, "where", "epsilon"),
+    "bytes": ("checkpoint.eqx", "manifest", "holds a corpus with"),
     "model": ("",),
     "command": ("",),
 }
@@ -878,6 +995,193 @@ def of_expected(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str
     }
 
 
+def of_exploring(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    epsilon = pick(rng, [0.5, [0.5, 0.25], np.array([1.0, 0.0])])
+    return {
+        "planner": ("planner", pick(rng, planners())),
+        "epsilon": ("schedule", epsilon),
+        "policy": ("planner", pick(rng, planners())),
+    }
+
+
+def acted(behaviour: Any) -> Any:
+    return bp.sample_corpus(families()[0], 2, 2, behaviour, experts=experts_of(0))
+
+
+@functools.cache
+def corpus() -> bp.Corpus:
+    return bp.sample_corpus(families()[0], 3, 2, experts=experts_of(0))
+
+
+@functools.cache
+def density_corpus() -> bp.DrawnCorpus:
+    return bp.sample_corpus(arms, 2, 1)
+
+
+def of_behaviour(rng: np.random.Generator, i: int) -> dict[str, tuple[str, Any]]:
+    behaviour = policy_of(rng) if rng.random() < 0.5 else ("policy", pick(rng, ["experts", "bail", *planners()]))
+    return optional(rng, behaviour=behaviour, key=key_of(rng), experts=("experts", experts_of(i)))
+
+
+def of_stream(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    prior = np.asarray(family.task_prior, np.float64)
+    return {
+        "prompts": ("count", 2),
+        "episodes": ("count", 1),
+        **of_behaviour(rng, i),
+        **optional(rng, prior=("array", prior), shuffled=("rate", True)),
+    }
+
+
+def streamed(family_or_program: Any, **given: Any) -> Any:
+    return bp.CorpusStream(family_or_program, **given).batch(0)
+
+
+@functools.cache
+def stream() -> bp.CorpusStream:
+    return bp.CorpusStream(families()[0], 2, 2, experts=experts_of(0))
+
+
+def of_replay(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    B, N = (int(n) for n in rng.integers(1, 3, size=2))
+    return {
+        "planner": ("policy", pick(rng, [*POLICIES[1:], *planners()])),
+        "instructions": ("array", rng.integers(family.num_instructions, size=(B, N))),
+        "observations": ("array", rng.integers(family.num_observations, size=(B, N, family.horizon))),
+        "subgoals": ("array", rng.integers(family.num_subgoals, size=(B, N, family.horizon - 1))),
+        **optional(rng, key=key_of(rng)),
+    }
+
+
+def network_of(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    sizes = {"width": ("count", 4), "layers": ("count", 1), "heads": ("count", 2)}
+    return {"episodes": ("count", 2), **sizes, "key": key_of(rng)}
+
+
+@functools.cache
+def network() -> bp.Transformer:
+    return bp.Transformer(families()[0], 2, width=4, layers=1, heads=2, key=jax.random.key(0))
+
+
+def read_by(**given: Any) -> Any:
+    """What the network says of two prompts."""
+    planner = bp.TransformerPlanner(**given)
+    three = corpus()
+    return bp.replay(planner, families()[0], three.instructions, three.observations, three.subgoals)
+
+
+TINY: dict[str, Any] = {"episodes": 2, "width": 4, "layers": 1, "heads": 2, "steps": 2, "positions": 12}
+
+
+def of_training_plan(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    return {
+        **{name: ("count", size) for name, size in TINY.items()},
+        **optional(rng, curriculum=("curriculum", ((0.5, 1),)), rate=("rate", 0.1), patience=("count", 3)),
+    }
+
+
+def contexts(**given: Any) -> Any:
+    plan = bp.TrainingPlan(**given)
+    return plan.context(0), plan.prompts(1, 3)
+
+
+def of_training(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
+    return {
+        "stream": ("stream", stream()),
+        "plan": ("plan", bp.TrainingPlan(**TINY)),
+        **optional(
+            rng,
+            key=key_of(rng),
+            folder=("folder", new_folder(rng)),
+            every=("count", 1),
+            progress=("function", lambda step, losses, network: None),
+        ),
+    }
+
+
+def new_folder(rng: np.random.Generator | None = None) -> str:
+    """A folder of nobody else; drawn ones are the same again when an input is replayed."""
+    return tempfile.mkdtemp(dir=folder()) if rng is None else str(folder() / f"{int(rng.integers(2**62))}")
+
+
+def trained(**given: Any) -> Any:
+    found = bp.train(**given)
+    return found.losses, jax.tree.leaves(found.network)
+
+
+@functools.cache
+def checkpoint() -> bytes:
+    place = Path(new_folder())
+    bp.train(stream(), bp.TrainingPlan(**TINY), folder=place, every=1)
+    return (place / "checkpoint.eqx").read_bytes()
+
+
+def trained_on(written: Any) -> Any:
+    """From a checkpoint with these bytes; a folder if there are none."""
+    place = Path(new_folder())
+    if isinstance(written, bytes):
+        (place / "checkpoint.eqx").write_bytes(written)
+    else:
+        (place / "checkpoint.eqx").mkdir()
+    return trained(stream=stream(), plan=bp.TrainingPlan(**TINY), folder=place, every=1)
+
+
+def of_written(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    return {
+        "folder": ("folder", new_folder(rng)),
+        "prompts": ("count", 3),
+        "episodes": ("count", 1),
+        **of_behaviour(rng, i),
+        **optional(
+            rng, shard=("count", 2), world=("word", "the world"), progress=("function", lambda rows: None),
+        ),
+    }  # fmt: skip
+
+
+@functools.cache
+def manifest() -> bytes:
+    place = Path(new_folder())
+    bp.write_corpus(families()[0], place, prompts=1, episodes=1, experts=experts_of(0))
+    return json.dumps(json.loads((place / "manifest.json").read_bytes())).encode() + b"\n"  # its head is all of it
+
+
+def gone_on(written: Any) -> Any:
+    """With a folder whose manifest has these bytes; a folder in its place if there are none."""
+    place = Path(new_folder())
+    if isinstance(written, bytes):
+        (place / "manifest.json").write_bytes(written)
+    else:
+        (place / "manifest.json").mkdir()
+    return bp.write_corpus(families()[0], place, prompts=1, episodes=1, experts=experts_of(0))
+
+
+def of_audit(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    planner = pick(rng, ["bail", "bawm", "map", "thompson", by_prompt, (start, first_subgoal), planners()[0]])
+    return {
+        "planner": ("policy", planner),
+        "prompts": ("count", 2),
+        "episodes": ("count", 2),
+        "seeds": ("count", 0),
+        **of_behaviour(rng, i),
+        **optional(
+            rng,
+            budget=("count", 100),
+            alpha=("fraction", 0.05),
+            resolution=("fraction", 0.05),
+            text=("rate", False),
+            names=("names", ("the planner", "the world")),
+        ),
+    }
+
+
+def audited(planner: Any, family_or_program: Any, **given: Any) -> Any:
+    """All that is a number whatever the prompts say; the weights may be unknown."""
+    found = bp.audit(planner, family_or_program, **given)
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert str(found)
+    return dataclasses.replace(found, weights=(), knobs=())
+
+
 @functools.cache
 def folder() -> Path:
     """A folder of world files, good and bad, that goes when the process ends."""
@@ -1028,6 +1332,9 @@ def command_arguments(rng: np.random.Generator) -> dict[str, tuple[str, Any]]:
             "3",
         ]
     ] * 2
+    # One word, so that no other folder takes its place.
+    lines += [["corpus", world, "--prompts", "2", "--episodes", "1", "--shard", "1", f"--out={new_folder(rng)}"]]
+    lines += [["audit", world, "bail", "--prompts", "2", "--episodes", "2", "--seeds", "0"]]
     line = list(pick(rng, lines)) + (["--json"] if rng.random() < 0.5 else [])
     return {"argv": ("command", line), "prompt": ("json" if text.startswith("{") else "text", text)}
 
@@ -1078,7 +1385,7 @@ def run_command(argv: list[str], prompt: Any) -> Any:
     (folder() / "prompt").write_bytes(prompt if isinstance(prompt, (bytes, bytearray)) else b"")
     out, err = io.StringIO(), io.StringIO()
     status: Any = None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(folder()):
         try:
             status = command_line(argv)
         except SystemExit as error:  # argparse
@@ -1295,6 +1602,62 @@ ENTRIES: dict[str, Entry] = {
         ),
         valid=0.05,
     ),
+    "Exploring": Entry(
+        lambda **given: acted(bp.Exploring(**given)), of_exploring, weight=0.5, valid=0.1, refuses=("exploration has",)
+    ),
+    "MixtureOfExperts": Entry(
+        lambda family, experts: acted(bp.MixtureOfExperts(family, experts)),
+        lambda rng: {"family": ("family", families()[0]), "experts": ("experts", experts_of(0))},
+        weight=0.5,
+    ),
+    "TaskDependent": Entry(
+        lambda **given: acted(bp.TaskDependent(**given)),
+        lambda rng: {"planner": ("planner", Told()), **optional(rng, where=("where", lambda planner: planner.task))},
+        weight=0.5,
+    ),
+    "shuffled_labels": Entry(bp.shuffled_labels, lambda rng: {"corpus": ("corpus", corpus())}, weight=0.3),
+    "with_prior": Entry(
+        bp.with_prior,
+        lambda rng: {"family": ("family", families()[0]), "prior": ("array", rows(rng, (2,)))},
+        weight=0.5,
+    ),
+    "CorpusStream": Entry(
+        streamed, with_family(of_stream), weight=0.5, valid=0.05, refuses=("shuffled", "excludes", "behaviour")
+    ),
+    "CorpusStream.batch": Entry(
+        lambda **given: stream().batch(**given),
+        lambda rng: {
+            "index": ("task", pick(rng, [0, 3, np.int64(2)])),
+            **optional(rng, prompts=("count", 2), episodes=("count", 2)),
+        },
+        weight=0.3,
+    ),
+    "replay": Entry(bp.replay, with_family(of_replay, "family"), valid=0.05, refuses=POLICY_WORDS),
+    "Transformer": Entry(
+        lambda **given: jax.tree.leaves(bp.Transformer(families()[0], **given)), network_of, weight=0.5, valid=0.1
+    ),
+    "Transformer.family": Entry(
+        lambda family: jax.tree.leaves(bp.Transformer(family, 1, width=2, layers=1, heads=1, key=0)),
+        lambda rng: {"family": ("family", families()[0])},
+        weight=0.2,
+    ),
+    "TransformerPlanner": Entry(
+        read_by,
+        lambda rng: {"network": ("network", network()), "episodes": ("count", 1 + int(rng.integers(3)))},
+        weight=0.3,
+    ),
+    "TrainingPlan": Entry(contexts, of_training_plan, refuses=("width",)),
+    "train": Entry(trained, of_training, weight=0.3, valid=0.05),
+    "train.checkpoint": Entry(trained_on, lambda rng: {"written": ("bytes", checkpoint())}, weight=0.15),
+    "write_corpus": Entry(bp.write_corpus, with_family(of_written), weight=0.5, valid=0.05, refuses=POLICY_WORDS),
+    "write_corpus.manifest": Entry(gone_on, lambda rng: {"written": ("bytes", manifest())}, weight=0.2),
+    "audit": Entry(
+        audited,
+        with_family(of_audit),
+        weight=0.5,
+        valid=0.05,
+        refuses=("an episode has no decision", "an audit needs", *POLICY_WORDS),
+    ),
     "command line": Entry(run_command, command_arguments, weight=0.3, valid=0.05),
 }
 
@@ -1331,6 +1694,7 @@ def make(seed: int, index: int, entries: dict[str, Entry]) -> Case:
     late = (
         "argv" in drawn
         or name in ("load_model", "enumerate_program", "numpyro_model", *DENSITY)  # a program runs first
+        or "written" in drawn  # which training or corpus a file is of is known only when that begins
         or any(
             any(value is one for one in (*LATE_POLICIES, *PROGRAMS)) or (callable(value) and drawn[n][0] == "kernel")
             for n, value in arguments.items()

@@ -259,3 +259,38 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["regret", "kitchen", "--episodes", "1000000", "--out", str(tmp_path / "file")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_behaviour_that_is_refused_leaves_no_manifest(tmp_path):
+    """Else the folder would refuse the right one for being another."""
+    family = fuzzing.families()[0]
+    for wrong in ("nope", (fuzzing.start, lambda state, observed: (state, jnp.ones(5) / 5))):
+        with pytest.raises(bp.InvalidPlannerError, match="behaviour"):
+            bp.write_corpus(family, tmp_path, prompts=1, episodes=1, behaviour=wrong)
+    assert not list(tmp_path.iterdir())
+    assert bp.write_corpus(family, tmp_path, prompts=1, episodes=1)["settings"]["behaviour"] == "uniform"
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path):
+    whole = fuzzing.checkpoint()
+    for written in (whole[:-1], whole + b"x", b"{}\n", b"\xff" + whole, b""):
+        (tmp_path / "checkpoint.eqx").write_bytes(written)
+        with pytest.raises(bp.InvalidFolderError, match=r"checkpoint\.eqx' is damaged; give another folder"):
+            bp.train(fuzzing.stream(), bp.TrainingPlan(**fuzzing.TINY), folder=tmp_path, every=1)
+    (tmp_path / "checkpoint.eqx").write_bytes(whole)
+    assert bp.train(fuzzing.stream(), bp.TrainingPlan(**fuzzing.TINY), folder=tmp_path, every=1).steps == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rate": float("nan")}, "rate = nan"),
+        ({"heads": 3}, "width = 64 is no multiple of heads = 3"),
+        ({"steps": 0}, "steps = 0"),
+        ({"curriculum": ((0.5, 33),)}, r"curriculum\[0\]\[1\] = 33 is more than episodes = 32"),
+        ({"curriculum": ((0.2, 4), (1.5, 8))}, r"curriculum\[1\]\[0\] = 1.5"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_when_it_is_made(change, message):
+    with pytest.raises(bp.InvalidPlannerError, match=message):
+        bp.TrainingPlan(**change)

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import precision_of
 from ..errors import InvalidPlannerError, InvalidWorldError
+from ..keys import check_key
 from ..planning.expert import Experts, check_experts, solve_experts
-from ..planning.planner import Planner, PromptPlanner, as_planner
+from ..planning.planner import Planner, PromptPlanner, as_planner, check_shape
 from ..program import Program, as_family
 from ..simulate.corpus import sample_corpus
 from ..simulate.regret import SEED_BLOCK
@@ -89,6 +91,8 @@ def audit(
     check_count("episodes", episodes)
     check_fraction("alpha", alpha)
     check_limit("resolution", resolution, InvalidPlannerError)
+    check_key(key)
+    _check_words(text, names)
     experts = solve_experts(family) if experts is None else check_experts(experts, family)
     called = names or (planner if isinstance(planner, str) else _name_of(planner), "the world")
     chosen, failure = _prepared(planner, family, experts, text, episodes)
@@ -147,6 +151,16 @@ def audit(
     )
 
 
+def _check_words(text: Any, names: Any) -> None:
+    """Raise for a ``text`` that is no bool, or ``names`` that are no two strings."""
+    if not isinstance(text, bool):
+        raise InvalidPlannerError(f"text = {shown(text)}; give True or False")
+    if names is None:
+        return
+    if not isinstance(names, tuple) or len(names) != 2 or not all(isinstance(name, str) for name in names):
+        raise InvalidPlannerError(f"names = {shown(names)}; give those of the planner and of the world, or neither")
+
+
 class _Failure:
     """The first error of a callable: inside traced code it would lose its type."""
 
@@ -164,6 +178,9 @@ def _prepared(planner: Any, family: Family, experts: Experts, text: bool, episod
     chosen = as_planner(planner, family, episodes=episodes)
     if isinstance(chosen, PromptPlanner):
         chosen = dataclasses.replace(chosen, function=_watched(chosen.function, failure))
+    else:
+        with precision_of(family):
+            check_shape("planner", chosen, family)
     return chosen, failure
 
 

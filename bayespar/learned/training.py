@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import equinox as eqx
@@ -24,10 +24,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from ..errors import InvalidFolderError
-from ..keys import as_key
+from ..errors import InvalidPlannerError, InvalidWorldError
+from ..keys import check_key
 from ..simulate.stream import CorpusStream, TrainingBatch
-from ..validation import shown
+from ..validation import check_count, check_fits, shown
+from .checkpoint import checkpoint_in, load, save
 from .transformer import Transformer
 
 SHARDS = 8  # a batch divides among this many devices
@@ -43,8 +44,12 @@ class TrainingPlan:
         steps: of the optimiser.
         positions: about as many in a batch, whatever the context of its prompts.
         curriculum: shorter contexts to begin with, as (the fraction of the steps by which it ends, episodes).
-        rate: the largest learning rate; it rises over the first twentieth of the steps and falls along a cosine.
+        rate: the largest learning rate, at most 1; it rises over the first twentieth of the steps and falls along a
+            cosine.
         patience: stop early when this many reports in a row brought no loss smaller than before; None never does.
+
+    Raises:
+        InvalidPlannerError: one of them cannot be; the message names it.
     """
 
     episodes: int = 32
@@ -56,6 +61,30 @@ class TrainingPlan:
     curriculum: tuple[tuple[float, int], ...] = ()
     rate: float = 5e-3
     patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "width", "layers", "heads", "steps", "positions"):
+            check_count(name, getattr(self, name))
+        if self.patience is not None:
+            check_count("patience", self.patience)
+        if self.width % self.heads:
+            raise InvalidPlannerError(f"width = {self.width} is no multiple of heads = {self.heads}; change either")
+        if not _is_number(self.rate) or not 0 <= self.rate <= 1:
+            raise InvalidPlannerError(f"rate = {shown(self.rate)}; give a number from 0 to 1")
+        if not isinstance(self.curriculum, (tuple, list)):
+            raise InvalidPlannerError(
+                f"curriculum = {shown(self.curriculum)}; give pairs (fraction of the steps, episodes)"
+            )
+        for i, part in enumerate(self.curriculum):
+            if not isinstance(part, (tuple, list)) or len(part) != 2:
+                raise InvalidPlannerError(f"curriculum[{i}] = {shown(part)}; give (fraction of the steps, episodes)")
+            until, episodes = part
+            if not _is_number(until) or not 0 < until <= 1:
+                raise InvalidPlannerError(f"curriculum[{i}][0] = {shown(until)}; give a fraction above 0, at most 1")
+            if check_count(f"curriculum[{i}][1]", episodes) > self.episodes:
+                raise InvalidPlannerError(
+                    f"curriculum[{i}][1] = {episodes} is more than episodes = {self.episodes}; lower it"
+                )
 
     def context(self, step: int) -> int:
         """Episodes in the prompts of a step."""
@@ -133,21 +162,22 @@ def train(
             is; keep a copy if you keep it, as its arrays are used again.
 
     Raises:
-        InvalidFolderError: the checkpoint in ``folder`` belongs to another training.
+        InvalidPlannerError: an argument is not what it should be, or the loss is not finite any more.
+        InvalidWorldError: an episode has no decision.
+        InvalidFolderError: ``folder`` cannot be used, or its checkpoint is damaged or belongs to another training.
+        TooLargeError: a batch does not fit.
     """
     plan = TrainingPlan() if plan is None else plan
-    network = Transformer(
-        stream.family, plan.episodes, width=plan.width, layers=plan.layers, heads=plan.heads, key=as_key(key)
-    )
+    _check(stream, plan, every, progress)
+    check_key(key)
+    place = None if folder is None else checkpoint_in(folder)
+    network = Transformer(stream.family, plan.episodes, width=plan.width, layers=plan.layers, heads=plan.heads, key=key)
     optimiser = plan.optimiser()
     training = Training(network, optimiser.init(eqx.filter(network, eqx.is_array)), jnp.zeros((), jnp.int32))
     reports: list[list[float]] = []
-    place = None if folder is None else Path(folder) / "checkpoint.eqx"
     what = _identity(stream, plan, every, training)
-    if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.exists():
-            training, reports = _load(place, what, training)
+    if place is not None and place.exists():
+        training, reports = load(place, what, training)
     mesh = Mesh(np.array(_devices()), ("prompts",))
     training = jax.device_put(training, NamedSharding(mesh, PartitionSpec()))
     losses: list[Losses] = []
@@ -159,13 +189,36 @@ def train(
         if (i + 1) % every == 0 or i + 1 == plan.steps:
             reports.append(np.mean(np.asarray(jax.device_get(losses), np.float64), axis=0).tolist())
             losses = []
+            if not np.isfinite(reports[-1]).all():
+                raise InvalidPlannerError(f"the loss is not finite by step {i + 1}; rate = {plan.rate:g} is too large")
             if place is not None:
-                _save(place, what, training, reports)
+                save(place, what, training, reports)
             if progress is not None:
                 progress(i + 1, Losses(*reports[-1]), training.network)
             if _stuck(plan, reports):
                 break
     return Trained(jax.device_get(training.network), plan, int(training.step), np.array(reports).reshape(-1, 2))
+
+
+def _check(stream: Any, plan: Any, every: Any, progress: Any) -> None:
+    """Raise unless the arguments of :func:`train` are what they should be; nothing is compiled."""
+    if not isinstance(stream, CorpusStream):
+        raise InvalidPlannerError(f"stream = {shown(stream)}; give a CorpusStream")
+    if not isinstance(plan, TrainingPlan):
+        raise InvalidPlannerError(f"plan = {shown(plan)}; give a TrainingPlan")
+    check_count("every", every)
+    if progress is not None and not callable(progress):
+        raise InvalidPlannerError(f"progress = {shown(progress)}; give a function of (steps, losses, network), or None")
+    H = stream.family.horizon
+    if H == 1:
+        raise InvalidWorldError("stream: H = 1, so an episode has no decision and there is nothing to learn")
+    prompts, n = plan.prompts(plan.steps, H), plan.episodes
+    scores = 4 * plan.layers * plan.heads * prompts * (n * H) ** 2  # of attention, which are kept for the gradient
+    check_fits(f"positions = {plan.positions}, episodes = {n}, layers = {plan.layers}, heads = {plan.heads}", scores)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def loss_of(network: Transformer, batch: TrainingBatch) -> tuple[Any, Losses]:
@@ -204,28 +257,5 @@ def _identity(stream: CorpusStream, plan: TrainingPlan, every: int, training: Tr
     """What a checkpoint must have been written for: a plan, a first batch, first weights."""
     first = stream.batch(0, prompts=SHARDS, episodes=plan.episodes)
     start = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves((first, training))))
-    return json.loads(json.dumps({"plan": dataclasses.asdict(plan), "every": every, "start": start.hexdigest()}))
-
-
-def _save(place: Path, what: dict[str, Any], training: Training, reports: list[list[float]]) -> None:
-    """Write a checkpoint: a line of JSON, then the arrays; at once, so that a kill leaves the last one whole."""
-    new = place.with_suffix(".new")
-    with new.open("wb") as file:
-        file.write(json.dumps({**what, "reports": reports}).encode() + b"\n")
-        eqx.tree_serialise_leaves(file, training)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(place)
-
-
-def _load(place: Path, what: dict[str, Any], like: Training) -> tuple[Training, list[list[float]]]:
-    with place.open("rb") as file:
-        found = json.loads(file.readline())
-        reports = found.pop("reports")
-        if found != what:
-            changed = ", ".join(k for k in what if found.get(k) != what[k])
-            raise InvalidFolderError(
-                f"{shown(str(place))} was written by another training (its {changed} differs: 'start' is the stream, "
-                "the key or the world); give another folder, or remove it"
-            )
-        return eqx.tree_deserialise_leaves(file, like), reports
+    told = {"plan": dataclasses.asdict(plan), "every": every, "start": start.hexdigest()}
+    return json.loads(json.dumps(told, default=float))  # counts may be numpy's

@@ -26,10 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..errors import InvalidPlannerError
+from ..errors import InvalidPlannerError, InvalidPromptError
+from ..history import as_indices
+from ..keys import as_key, check_key
 from ..planning.planner import Episode, Observed, Planner
-from ..validation import check_count
-from ..world import Family
+from ..validation import check_count, check_fits, shown
+from ..world import Family, check_family
 
 _BLOCK = 256  # prompts that are read at once
 HIDDEN = 2  # width of the gated layer, in units of the network's width
@@ -106,15 +108,24 @@ class Transformer(eqx.Module):
     def __init__(self, family: Family, episodes: int, *, width: int = 64, layers: int = 2, heads: int = 4, key: Any):
         """A network for prompts of at most ``episodes`` episodes of ``family``, not trained.
 
+        Args:
+            key: a JAX key or an int.
+
         Raises:
+            InvalidWorldError: no family.
             InvalidPlannerError: the heads do not divide the width, or a size is no positive integer.
+            TooLargeError: so many weights do not fit.
         """
+        check_family(family)
         for name, size in (("episodes", episodes), ("width", width), ("layers", layers), ("heads", heads)):
             check_count(name, size)
         if width % heads:
             raise InvalidPlannerError(f"width = {width} is not a multiple of heads = {heads}; change either")
         G, O, W, H = family.num_subgoals, family.num_observations, family.num_instructions, family.horizon
-        keys = jax.random.split(key, layers + 3)
+        weights = width * (layers * (5 + 3 * HIDDEN) * width + width + episodes + H + O + G + W + G * O)
+        check_fits(f"width = {width}, layers = {layers}, episodes = {episodes}", 4 * weights)
+        check_key(key)
+        keys = jax.random.split(as_key(key), layers + 3)
         self.observation = jax.random.normal(keys[0], (O, width), jnp.float32) / 2
         self.subgoal = jax.random.normal(keys[1], (G + 1, width), jnp.float32) / 2
         self.instruction = jnp.zeros((W, width), jnp.float32)
@@ -167,7 +178,23 @@ class Transformer(eqx.Module):
 
         Args:
             observations, subgoals, instructions: of B prompts, such as those of a :class:`Corpus`.
+
+        Raises:
+            InvalidPromptError: an index is out of range, or the prompts are longer than the context.
         """
+        tables = {"observations": self.observation, "subgoals": self.subgoal[:-1], "instructions": self.instruction}
+        for name, given, ndim in (
+            ("observations", observations, 3),
+            ("subgoals", subgoals, 3),
+            ("instructions", instructions, 2),
+        ):
+            index = as_indices(name, given, ndim)
+            if index.size and index.max() >= len(tables[name]):
+                raise InvalidPromptError(f"{name} has the index {index.max()}; the network knows {len(tables[name])}")
+            if index.shape[1] > self.context:
+                raise InvalidPromptError(
+                    f"{name} has {index.shape[1]} episodes; the network's context is {self.context}"
+                )
         blocks = []
         for start in range(0, len(observations), _BLOCK):
             rows = slice(start, start + _BLOCK)
@@ -237,8 +264,10 @@ class TransformerPlanner(Planner):
         """``episodes``: T, of the run.
 
         Raises:
-            InvalidPlannerError: ``episodes`` is no positive integer.
+            InvalidPlannerError: no network, or ``episodes`` is no positive integer.
         """
+        if not isinstance(network, Transformer):
+            raise InvalidPlannerError(f"network = {shown(network)}; give a Transformer, such as train(...).network")
         self.network = jax.tree.map(jnp.asarray, network)
         self.forgets = check_count("episodes", episodes) > network.context
 

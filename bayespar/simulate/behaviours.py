@@ -19,11 +19,11 @@ from jaxtyping import Float
 from ..errors import InvalidPlannerError
 from ..filtering import Filter
 from ..planning.bail import BailPlanner
-from ..planning.expert import Experts
+from ..planning.expert import Experts, check_experts
 from ..planning.exploration import check_coin
-from ..planning.planner import Episode, Observed, Planner, UniformPolicy, as_planner
+from ..planning.planner import Episode, Observed, Planner, UniformPolicy, as_planner, check_shape
 from ..validation import float_array, shown
-from ..world import Family
+from ..world import Family, check_family
 
 BEHAVIOURS = ("uniform", "experts", "bail")
 """The behaviours that have a name."""
@@ -71,6 +71,12 @@ class MixtureOfExperts(Planner):
     subgoals: int = eqx.field(static=True)
 
     def __init__(self, family: Family, experts: Experts):
+        """
+        Raises:
+            InvalidWorldError: no family.
+            InvalidPlannerError: no experts, or those of another family.
+        """
+        check_experts(experts, check_family(family))
         self.prior = np.asarray(family.task_prior)
         self.experts, self.tracker, self.subgoals = experts, Filter(family), family.num_subgoals
 
@@ -182,9 +188,28 @@ class TaskDependent(Planner):
     planner: Planner
     where: Callable[[Any], Any] = eqx.field(static=True, default=lambda planner: planner.task)
 
+    def __check_init__(self):
+        if not isinstance(self.planner, Planner):
+            raise InvalidPlannerError(f"planner = {shown(self.planner)}; give a Planner that holds a task")
+        if not callable(self.where):
+            raise InvalidPlannerError(f"where = {shown(self.where)}; give a function from the planner to its task")
+
     def told(self, task: Any) -> Planner:
-        """The planner that knows the task. Traceable."""
-        return eqx.tree_at(self.where, self.planner, task)
+        """The planner that knows the task. Traceable.
+
+        Raises:
+            InvalidPlannerError: ``where`` finds no task in the planner.
+        """
+        try:
+            told = eqx.tree_at(self.where, self.planner, task)
+        except Exception:
+            told = None
+        if not isinstance(told, Planner):
+            raise InvalidPlannerError(
+                f"where finds no task in the planner, a {type(self.planner).__name__}; "
+                "give a function from the planner to the index that it holds"
+            )
+        return told
 
     def step(self, state: Any, observed: Observed) -> tuple[Any, Any]:
         raise InvalidPlannerError("a TaskDependent behaviour is told the task by a corpus; it acts nowhere else")
@@ -193,3 +218,20 @@ class TaskDependent(Planner):
 def tell(behaviour: Planner, task: Any) -> Planner:
     """The planner that acts in a prompt of ``task``: the behaviour itself, unless it is :class:`TaskDependent`."""
     return behaviour.told(task) if isinstance(behaviour, TaskDependent) else behaviour
+
+
+def check_behaviour(behaviour: Planner, family: Family) -> None:
+    """Check what a behaviour, and whatever it is made of, returns at its first step; nothing is compiled.
+
+    Raises:
+        InvalidPlannerError: as :func:`check_shape`.
+    """
+
+    def check(role: str, planner: Planner) -> None:
+        planner = tell(planner, 0)
+        if isinstance(planner, Exploring):
+            check("planner", planner.planner)
+            check("policy", planner.policy)
+        check_shape(role, planner, family)
+
+    check("behaviour", behaviour)

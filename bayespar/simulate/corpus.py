@@ -16,12 +16,11 @@ from ..errors import InvalidPlannerError, InvalidWorldError
 from ..keys import check_key
 from ..planning.bail import BailPlanner
 from ..planning.expert import Experts, check_experts, solve_experts
-from ..planning.planner import check_shape
 from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family
 from ..validation import check_count, check_fits, check_rows, float_array, shown
-from ..world import Family
-from .behaviours import as_behaviour, tell
+from ..world import Family, check_family
+from .behaviours import as_behaviour, check_behaviour
 from .drawn_corpus import DrawnCorpus, draw_corpus
 from .environment import Environment, draw, split_key, uniforms
 from .rollout import Conditionals, Source, check_lawful, draw_prompt
@@ -130,7 +129,7 @@ def sample_corpus(
     cumulative = np.cumsum(drawn_from(prior, family))
     drawn = []
     with precision_of(family):
-        check_shape("behaviour", tell(policy, 0), family)
+        check_behaviour(policy, family)
         root, entropy = split_key(key)
         source = Source(Environment(family), policy, Conditionals(BailPlanner(family, experts)), family.horizon)
         blocks = -(-prompts // PROMPT_BLOCK)
@@ -160,7 +159,12 @@ def shuffled_labels(corpus: Corpus) -> Corpus:
 
     That task is drawn from the prior whatever the prompt shows, so the label's conditional is the mean of the experts
     under the prior, and there is nothing to be learnt in context. The recorded conditionals stay those of the corpus.
+
+    Raises:
+        InvalidPlannerError: no corpus of finite tasks.
     """
+    if not isinstance(corpus, Corpus):
+        raise InvalidPlannerError(f"corpus = {shown(corpus)}; give what sample_corpus returned for finite tasks")
     others = np.roll(corpus.tasks, -1)
     labels = np.take_along_axis(corpus.actions, others[:, None, None, None], axis=3)[..., 0]
     return dataclasses.replace(corpus, labels=labels)
@@ -170,8 +174,9 @@ def with_prior(family: Family, prior: Any) -> Family:
     """The same tasks under another prior [Z].
 
     Raises:
-        InvalidWorldError: the prior is no distribution over tasks.
+        InvalidWorldError: no family, or the prior is no distribution over tasks.
     """
+    check_family(family)
     return eqx.tree_at(lambda f: f.task_prior, family, check_prior(prior, family))
 
 

@@ -22,11 +22,11 @@ from ..errors import InvalidPlannerError
 from ..keys import as_key
 from ..planning.by_draws import subfamily
 from ..planning.expert import Experts, HistoryExperts, solve_experts
-from ..planning.planner import Planner, check_shape
+from ..planning.planner import Planner
 from ..posterior.latents import Latents
 from ..validation import check_fits
 from ..world import Family
-from .behaviours import TaskDependent, as_behaviour
+from .behaviours import TaskDependent, as_behaviour, check_behaviour
 from .environment import Environment, split_key, uniforms
 from .rollout import Labels, Source, check_lawful, draw_prompt
 
@@ -117,12 +117,7 @@ def density_behaviour(behaviour: Any, latents: Latents, key: Any, episodes: int)
     Raises:
         InvalidPlannerError: no such behaviour, or one that needs finite tasks.
     """
-    if isinstance(behaviour, TaskDependent) or (isinstance(behaviour, str) and behaviour == "bail"):
-        told = "TaskDependent" if isinstance(behaviour, TaskDependent) else "bail"
-        raise InvalidPlannerError(
-            f'behaviour {told} needs finite tasks, but these have a density; give "uniform", "experts" or a planner of '
-            "your own, such as the BailPlanner of a family of draws"
-        )
+    check_needs_no_tasks(behaviour)
     pool = latents.example
     if isinstance(behaviour, str) and behaviour == "experts":
         _, pool, experts = draw_worlds(latents, jax.random.fold_in(key, 2**31 - 1), POOL)
@@ -130,8 +125,18 @@ def density_behaviour(behaviour: Any, latents: Latents, key: Any, episodes: int)
         experts = solve_experts(pool)
     with precision_of(pool):
         policy = as_behaviour(behaviour, pool, experts, episodes=episodes)
-        check_shape("behaviour", policy, pool)
+        check_behaviour(policy, pool)
     return policy
+
+
+def check_needs_no_tasks(behaviour: Any) -> None:
+    """Raise for a behaviour that is of finite tasks only."""
+    if isinstance(behaviour, TaskDependent) or (isinstance(behaviour, str) and behaviour == "bail"):
+        told = "TaskDependent" if isinstance(behaviour, TaskDependent) else "bail"
+        raise InvalidPlannerError(
+            f'behaviour {told} needs finite tasks, but these have a density; give "uniform", "experts" or a planner of '
+            "your own, such as the BailPlanner of a family of draws"
+        )
 
 
 def _padded(experts: Experts) -> Experts:

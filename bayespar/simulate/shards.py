@@ -15,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..errors import InvalidFolderError
-from ..keys import as_key
-from ..planning.expert import Experts, solve_experts
+from ..arrays import precision_of
+from ..errors import InvalidFolderError, InvalidPlannerError
+from ..keys import as_key, check_key
+from ..planning.expert import Experts, check_experts, solve_experts
+from ..planning.planner import as_planner
 from ..posterior.arviz import MissingPackageError
 from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family
 from ..validation import check_count, shown
 from ..world import Family
+from .behaviours import BEHAVIOURS, check_behaviour
 from .corpus import sample_corpus
+from .drawn_corpus import check_needs_no_tasks
 from .environment import split_key
 from .tokens import corpus_table, vocabulary
 
@@ -72,15 +77,22 @@ def write_corpus(
         import pyarrow.parquet as parquet
     except ImportError:
         raise MissingPackageError('pyarrow is not installed; pip install "bayespar[corpus]"') from None
-    for name, count in (("prompts", prompts), ("episodes", episodes), ("shard", shard)):
-        check_count(name, count)
-    root, entropy = split_key(key)
+    prompts, episodes, shard = (
+        check_count(name, count) for name, count in (("prompts", prompts), ("episodes", episodes), ("shard", shard))
+    )
+    check_key(key)
+    if world is not None and not _is_text(world):
+        raise InvalidPlannerError(f"world = {shown(world)}; give its name, or leave it out")
+    if progress is not None and not callable(progress):
+        raise InvalidPlannerError(f"progress = {shown(progress)}; give a function of the rows, or None")
     latents = as_latents(family_or_program)
     worlds: Any = latents
     if latents is None:
         assert not isinstance(family_or_program, Latents)
         worlds = as_family(family_or_program)
     family = worlds if latents is None else latents.example
+    _check_behaviour(behaviour, family, latents is None, experts, episodes)
+    root, entropy = split_key(key)
     settings = {
         "world": world or getattr(family_or_program, "__name__", "family"),
         "fingerprint": fingerprint(family, None if latents is None else dict(latents.shapes)),
@@ -99,7 +111,7 @@ def write_corpus(
         "vocabulary": vocabulary(family),
         "tasks": list(family.tasks) if latents is None else None,
     }
-    folder = _opened(Path(folder), manifest)
+    folder = _opened(folder, manifest)
     sums = _finished(folder)
     if latents is None and experts is None and len(sums) * shard < prompts:
         experts = solve_experts(family)
@@ -119,6 +131,31 @@ def write_corpus(
     return json.loads((folder / MANIFEST).read_text("utf-8"))
 
 
+def _check_behaviour(behaviour: Any, family: Family, finite: bool, experts: Any, episodes: int) -> None:
+    """Raise for what :func:`sample_corpus` would refuse, before a manifest says that it is what the folder holds."""
+    if experts is not None and not finite:
+        raise InvalidPlannerError("experts are of finite tasks, but these have a density; leave them out")
+    if experts is not None:
+        check_experts(experts, family)
+    if not finite:
+        check_needs_no_tasks(behaviour)
+    if isinstance(behaviour, str):
+        if behaviour not in BEHAVIOURS:
+            names = ", ".join(map(repr, BEHAVIOURS))
+            raise InvalidPlannerError(f"behaviour = {shown(behaviour)}; give {names}, or a planner of your own")
+        return
+    with precision_of(family):
+        check_behaviour(as_planner(behaviour, family, episodes=episodes), family)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it can be written to a file."""
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def fingerprint(family: Family, sites: Any = None) -> str:
     """A checksum of the arrays and the words of a family."""
     leaves, structure = jax.tree.flatten(family)
@@ -132,7 +169,9 @@ def _described(behaviour: Any) -> str:
     """A behaviour as the manifest knows it: by its name and its arrays. Code is known by its name only."""
     if isinstance(behaviour, str):
         return behaviour
-    leaves = [np.ascontiguousarray(a) for a in jax.tree.leaves(behaviour) if isinstance(a, (np.ndarray, jax.Array))]
+    arrays = [a for a in jax.tree.leaves(behaviour) if isinstance(a, (np.ndarray, jax.Array))]
+    keys = [jnp.issubdtype(a.dtype, jax.dtypes.prng_key) for a in arrays]
+    leaves = [np.ascontiguousarray(jax.random.key_data(a) if k else a) for a, k in zip(arrays, keys, strict=True)]
     digest = hashlib.sha256()
     for leaf in leaves:
         digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
@@ -140,24 +179,28 @@ def _described(behaviour: Any) -> str:
     return f"{name} {digest.hexdigest()}" if leaves else name
 
 
-def _opened(folder: Path, manifest: dict[str, Any]) -> Path:
+def _opened(where: Any, manifest: dict[str, Any]) -> Path:
     """The folder, with a manifest of these settings in it."""
     try:
+        folder = Path(where)
         (folder / DATA).mkdir(parents=True, exist_ok=True)
         for left in folder.rglob("*.partial"):
             left.unlink()
-        text = (folder / MANIFEST).read_text("utf-8") if (folder / MANIFEST).exists() else None
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
-        raise InvalidFolderError(f"the corpus cannot be written to {shown(str(folder))}: {told}") from None
-    if text is None:
+        raise InvalidFolderError(
+            f"the corpus cannot be written to {shown(where)}: {told}; give another folder"
+        ) from None
+    if not (folder / MANIFEST).exists():
         _write_manifest(folder, manifest, {})
         return folder
     try:
-        found = json.loads(text)
+        found = json.loads((folder / MANIFEST).read_text("utf-8"))
         for part in manifest:
             _check_same(part, found[part], json.loads(json.dumps(manifest[part])), folder)
-    except (ValueError, KeyError, TypeError) as error:
+        if not all(isinstance(told, str) for told in found["shards"].values()):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, InvalidFolderError):
             raise
         raise InvalidFolderError(f"{folder / MANIFEST} is no manifest of a corpus; give another folder") from None

@@ -19,14 +19,13 @@ from jaxtyping import Float, Int
 
 from ..arrays import Array, is_traced
 from ..errors import InvalidPlannerError
-from ..keys import as_key
+from ..keys import as_key, check_key
 from ..planning.expert import Experts, check_experts, solve_experts
-from ..planning.planner import check_shape
 from ..posterior.latents import Latents, as_latents
 from ..program import Program, as_family
-from ..validation import check_count, check_fits
+from ..validation import check_count, check_fits, shown
 from ..world import Family
-from .behaviours import as_behaviour, tell
+from .behaviours import as_behaviour, check_behaviour
 from .corpus import drawn_from
 from .drawn_corpus import density_behaviour, draw_worlds
 from .environment import Environment, draw
@@ -85,11 +84,15 @@ class CorpusStream:
             InvalidPlannerError, InvalidWorldError: as :func:`sample_corpus`.
         """
         self.prompts, self.episodes = check_count("prompts", prompts), check_count("episodes", episodes)
-        self.shuffled, self._root = bool(shuffled), as_key(key)
+        if not isinstance(shuffled, (bool, np.bool_)):
+            raise InvalidPlannerError(f"shuffled = {shown(shuffled)}; give True or False")
+        check_key(key)
+        self.shuffled = bool(shuffled)
         self._latents = latents = as_latents(family_or_program)
         if latents is not None:
             if experts is not None or prior is not None:
                 raise InvalidPlannerError("experts and prior are of finite tasks, but these have a density")
+            self._root = as_key(key)
             self.family = latents.example
             self._policy = density_behaviour(behaviour, latents, self._root, episodes)
         else:
@@ -97,10 +100,11 @@ class CorpusStream:
             self.family = family = as_family(family_or_program)
             experts = solve_experts(family) if experts is None else check_experts(experts, family)
             self._policy = as_behaviour(behaviour, family, experts, episodes=episodes)
-            check_shape("behaviour", tell(self._policy, 0), family)
+            check_behaviour(self._policy, family)
             self._prior, self._source = _single(
                 (np.cumsum(drawn_from(prior, family)), self._source_of(family, experts))
             )
+            self._root = as_key(key)
         if not isinstance(behaviour, str):
             check_lawful(np.asarray(self._draw(0, 2, self.episodes)[1]))
 
@@ -112,8 +116,11 @@ class CorpusStream:
             prompts, episodes: sizes of this batch, such as those of a curriculum. Each pair of sizes is compiled once.
 
         Raises:
-            InvalidPlannerError: no number of prompts or episodes; or a traced index where tasks have a density.
+            InvalidPlannerError: no index, or no number of prompts or episodes; or a traced index where tasks have a
+                density.
         """
+        if not is_traced(index) and not _is_index(index):
+            raise InvalidPlannerError(f"index = {shown(index)}; give an integer from 0 to {2**32 - 1}")
         B = self.prompts if prompts is None else check_count("prompts", prompts)
         N = self.episodes if episodes is None else check_count("episodes", episodes)
         if self.shuffled and B < 2:
@@ -137,6 +144,13 @@ class CorpusStream:
 
     def _source_of(self, family: Family, experts: Experts) -> Source:
         return Source(Environment(family), self._policy, Labels(family, experts), family.horizon)
+
+
+def _is_index(index: Any) -> bool:
+    """Whether a key can be folded with it."""
+    if isinstance(index, (np.ndarray, jax.Array)) and index.ndim == 0 and index.dtype.kind in "iu":
+        index = int(index)
+    return isinstance(index, (int, np.integer)) and not isinstance(index, bool) and 0 <= int(index) < 2**32
 
 
 @partial(jax.jit, static_argnums=4)

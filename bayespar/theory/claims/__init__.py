@@ -3,6 +3,8 @@
 from .c1 import C1
 from .c2 import C2
 from .c3 import C3
+from .contrast import CONTRAST
+from .count import COUNT
 from .e1 import E1
 from .e2 import E2
 from .e3 import E3
@@ -14,6 +16,8 @@ from .m1 import M1
 from .n1 import N1
 from .n2 import N2
 from .n3 import N3
+from .p1 import P1
+from .p2 import P2
 from .seq import SEQ
 from .w1 import W1
 from .w2 import W2
@@ -21,5 +25,29 @@ from .w3 import W3
 
 CLAIMS = {
     claim.id: claim
-    for claim in (C1, C2, C3, ICL_BAIL, N1, N2, N3, E1, E2, E3, E4, E5, W1, ICL_BAWM, W2, W3, HIER, M1, SEQ)
+    for claim in (
+        C1,
+        C2,
+        C3,
+        ICL_BAIL,
+        COUNT,
+        N1,
+        N2,
+        N3,
+        E1,
+        E2,
+        E3,
+        E4,
+        E5,
+        P1,
+        P2,
+        CONTRAST,
+        W1,
+        ICL_BAWM,
+        W2,
+        W3,
+        HIER,
+        M1,
+        SEQ,
+    )
 }

@@ -2,9 +2,9 @@
 
 Machines come in with one of two complaints, they rattle or they run hot, and three remedies are at hand. Which remedy
 cures which complaint is the task: it is the same for all machines of a shop, and never said. A cure is no sure thing:
-the right remedy works on four machines of five and a wrong one on three of ten, and the Reporter, who has to shout over the
-noise, says the contrary of what happened once in ten times. So every visit tells little, and a Planner must add up many
-of them: half way through a context of 32 episodes about two tasks are still possible.
+the right remedy works on four machines of five and a wrong one on three of ten, and the Reporter, who has to shout
+over the noise, says the contrary of what happened once in ten times. So every visit tells little, and a Planner must
+add up many of them: half way through a context of 32 episodes about two tasks are still possible.
 
 Everything that a Planner decides here it can decide at once, as it always sees the complaint: what is hard is only to
 know the task. That makes the expert simple, and the expert's label as telling as it can be.

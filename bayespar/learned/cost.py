@@ -46,8 +46,9 @@ class Cost:
         regret: of the planner.
         bail: of BAIL, with the same random numbers.
         difference: of the two, run by run: what not being Bayesian costs (less than 0: it gains).
-        bound: P1's bound on the part of the regret due to not being Bayesian: the sum over decisions of what can still
-            be lost then times E TV(planner, BAIL), over the prompts that the planner itself meets.
+        error_term: what P1 adds to BAIL's bound: the sum over decisions of what can still be lost then times
+            E TV(planner, BAIL), over the prompts that the planner itself meets. It does not bound the difference: a
+            planner that errs little may still forgo what it would have learned.
         episodes: T.
         seeds: runs for each task.
     """
@@ -55,7 +56,7 @@ class Cost:
     regret: Mean
     bail: Mean
     difference: Mean
-    bound: Mean
+    error_term: Mean
     episodes: int
     seeds: int
 

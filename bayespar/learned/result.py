@@ -110,7 +110,7 @@ def _lines(found: Audit) -> list[str]:
     if cost is not None:
         lines.append(
             f"regret of {cost.episodes} episodes: {_mean(cost.regret)}, BAIL {_mean(cost.bail)}; "
-            f"for not being Bayesian {_mean(cost.difference)}, by P1 at most {_mean(cost.bound)}"
+            f"for not being Bayesian {_mean(cost.difference)}; P1's error term {_mean(cost.error_term)}"
         )
     return [*lines, *found.notes]
 

@@ -99,7 +99,7 @@ def _costs(audit: Audit) -> list:
         ("regret of the planner", cost.regret),
         ("regret of BAIL", cost.bail),
         ("due to not being Bayesian", cost.difference),
-        ("at most, by P1", cost.bound),
+        ("P1's error term, added to the bound of BAIL", cost.error_term),
     ]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import beartype
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 # Tests compile much and compute little; `make verify` runs the same code with every optimisation.
@@ -32,3 +33,44 @@ hypothesis.settings.load_profile("bayespar")
 def pytest_configure(config):
     # beartype checks a random item of each list, also while hypothesis draws; it changes no draw.
     config.addinivalue_line("filterwarnings", "ignore::hypothesis.errors.HypothesisDeprecationWarning")
+
+
+# What compiles or draws longest, besides tests that are marked slow where they stand: `make test` must stay below 12
+# minutes on two cores. `make test-slow` and CI run these.
+SLOW = (
+    "test_adapters.py::test_importing_the_adapters_imports_no_library",
+    "test_audit.py::test_cost",
+    "test_bawm.py::test_predictions_are_conditionals_of_the_enumerated_corpus",
+    "test_bounds.py::test_no_theorem_about_exploration_is_violated[2]",
+    "test_bounds.py::test_no_theorem_about_exploration_is_violated[3]",
+    "test_by_draws.py::TestOnline::test_thompson_the_oracle_and_planners_of_your_own",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[agreement]",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[calibration]",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[instruction order]",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[labels]",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[log-loss]",
+    "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[ranks]",
+    "test_checks.py::test_our_own_functions_pass_every_exact_check[state_posterior]",
+    "test_claims.py::test_needle_by_simulation",
+    "test_cli.py::test_worlds_of_one_file_name_are_kept_apart",
+    "test_fuzzing.py::test_inputs_through_python",
+    "test_hier.py::test_the_claim_holds_and_its_twins_fail[gridworld_errands]",
+    "test_likelihood.py::test_values_and_derivatives_are_the_same_under_vmap_and_in_blocks",
+    "test_notebooks.py::test_it_runs[mcmc]",
+    "test_notebooks.py::test_it_runs[several_actors]",
+    "test_notebooks.py::test_it_runs[two_levels]",
+    "test_notebooks.py::test_it_runs[world_model]",
+    "test_numpyro_model.py::test_density_and_gradient_of_a_continuous_program",
+    "test_outside.py::test_without_the_bug_it_passes",
+    "test_posterior_plots.py::test_plots_are_loaded_only_when_asked_for",
+    "test_pretrained.py::test_networks_are_trained_where_they_are_asked_for",
+    "test_several.py::test_the_claims_hold_and_notice_what_is_wrong",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what is slow, before the marks are read."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in SLOW:
+            item.add_marker(pytest.mark.slow)

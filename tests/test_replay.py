@@ -117,3 +117,11 @@ def test_errors_name_the_place():
         replay(pair, family, corpus.instructions, corpus.observations, corpus.subgoals + 1)
     with pytest.raises(bp.InvalidPromptError, match="at least one prompt"):
         replay(pair, family, *(a[:0] for a in arrays(corpus)))
+
+
+def test_several_distributions_where_one_is_asked_for_are_refused():
+    family = bp.enumerate_program(bp.load_model("two_doors"))
+    corpus = bp.sample_corpus(family, 1, 1, key=0)
+    G = family.num_subgoals
+    with pytest.raises(bp.InvalidPlannerError, match=r"prompt 0, episode 0, step 0.*a planner returned shape"):
+        replay(lambda prompt: np.full((2, G), 1 / G), family, corpus.instructions, corpus.observations, corpus.subgoals)

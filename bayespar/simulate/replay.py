@@ -195,7 +195,10 @@ def _asked(planner: PromptPlanner, prompts: list[Prompt], places: list[tuple[int
     rows = []
     for (b, n, h), answer in zip(places, answers, strict=True):
         try:
-            rows.append(check_probabilities(answer, planner.subgoals).reshape(planner.subgoals))
-        except ValueError as error:
+            row = check_probabilities(answer, planner.subgoals)
+            if row.size != planner.subgoals:
+                raise InvalidPlannerError(f"a planner returned shape {list(row.shape)}; one distribution is asked for")
+            rows.append(row.reshape(planner.subgoals))
+        except InvalidPlannerError as error:
             raise InvalidPlannerError(f"prompt {b}, episode {n}, step {h} (all from 0): {error}") from None
     return np.array(rows)

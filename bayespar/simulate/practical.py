@@ -25,8 +25,8 @@ from ..planning.reporters import with_reporter
 from ..program import Program, as_family
 from ..validation import check_count, check_fits
 from ..world import Family
-from .environment import draw, split_key, uniforms
-from .regret import LONGEST_CHUNK, PLANNERS, SEED_BLOCK, Loop, largest_loss, run_episode
+from .environment import split_key, uniforms
+from .regret import LONGEST_CHUNK, PLANNERS, SEED_BLOCK, Loop, largest_loss, run_episode, start_block
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def judge_planner(
             for c, start in enumerate(range(0, T, LONGEST_CHUNK)):
                 count = min(LONGEST_CHUNK, T - start)
                 numbers = uniforms(entropy, block, c, (count, SEED_BLOCK, family.horizon + 1, 3), family.dtype)
-                state = _start(loop, keys[block], numbers[0]) if state is None else state
+                state = start_block(loop, keys[block], numbers[0]) if state is None else state
                 state, out = _run(loop, state, numbers, rules[start : start + count])
                 parts.append([np.asarray(a) for a in out])
             found.append([np.concatenate(a).swapaxes(0, 1) for a in zip(*parts, strict=True)])
@@ -191,15 +191,6 @@ class JudgedPlanner(Planner):
 
     def posterior(self, state: Any) -> Any:
         return self.planner.posterior(state[0])
-
-
-@eqx.filter_jit
-def _start(loop: Loop, keys: Any, uniform: Any) -> Any:
-    def one(key: Any, uniform: Any) -> Any:
-        planner_key, explorer_key = jax.random.split(key)
-        return loop.planner.init(draw(loop.environment.instructions, uniform[-1, 0]), planner_key), explorer_key
-
-    return jax.vmap(one)(keys, uniform)
 
 
 @eqx.filter_jit

@@ -246,7 +246,7 @@ def simulate_regret(
             state: Any = None
             for c in range(chunks):
                 uniform = stream(block, c)
-                state = _start(loop, keys[block], uniform[0]) if c == 0 else state
+                state = start_block(loop, keys[block], uniform[0]) if c == 0 else state
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
                 curves.append([np.asarray(a).T for a in out])
                 over = ends and (c + 1) * chunk > last_coin and bool((curves[-1][1][:, -1] == 1).all())
@@ -325,7 +325,9 @@ class Loop(eqx.Module):
 
 
 @eqx.filter_jit
-def _start(loop: Loop, keys: Any, uniform: Any) -> Any:
+def start_block(loop: Loop, keys: Any, uniform: Any) -> Any:
+    """The planner's state and the explorer's key of every seed of a block, before the first episode."""
+
     def one(key: Any, uniform: Any) -> Any:
         planner_key, explorer_key = jax.random.split(key)
         return loop.planner.init(draw(loop.environment.instructions, uniform[-1, 0]), planner_key), explorer_key

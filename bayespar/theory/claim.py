@@ -267,7 +267,7 @@ class Claim:
         title: a few words.
         statement: in full.
         assumptions: what it needs of the world at hand, each checked there; empty if nothing.
-        status: "derived" (proved on the theory page).
+        status: "derived" (proved on the theory page), or "measured" (no theorem says how large it is).
         worlds: the least number of worlds that must support it; 1 if it is about one world.
         checks: the most statistical checks that it makes in a run, twins included; each gets its share of the
             probability of a false alarm.

@@ -227,7 +227,7 @@ def _claim(head: str) -> Claim:
             f"H >= 2, and the posterior keeps {UNCERTAIN} nats of entropy in the middle of the context",
             *([f"whoever forgets the past has an excess of {INFORMED} nats"] if head == "label" else []),
         ),
-        status="derived",
+        status="measured",
         worlds=1,
         check=partial(check, head),
         twins=partial(twins, head),

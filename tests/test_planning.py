@@ -14,6 +14,7 @@ import bayespar as bp
 from bayespar.planning.bail import BailPlanner, bail_table, expert_table
 from bayespar.planning.expert import AlphaExperts, HistoryExperts, StateExperts
 from bayespar.planning.histories import enumerate_histories
+from bayespar.planning.planner import PromptPlanner
 from bayespar.planning.value import policy_value, table_value
 from bayespar.testing.oracle import Oracle, as_prompt
 from bayespar.testing.strategies import families, seeds
@@ -193,6 +194,22 @@ def test_values_of_bail_and_uniform_as_planners(family):
     assert np.abs(policy_value(family, "uniform", histories=histories) - uniform).max() <= 1e-12
     planner = policy_value(family, BailPlanner(family, bp.solve_experts(family)))
     assert np.abs(planner - oracle.policy_value(oracle_bail(oracle, oracle.prior))).max() <= EXACT
+
+
+def test_a_planner_made_of_a_callable_refuses_longer_prompts_and_other_episodes():
+    family = bp.enumerate_program(bp.load_model("needle"))
+
+    def by_prompt(prompt):
+        return np.full(family.num_subgoals, 1 / family.num_subgoals)
+
+    planner = bp.as_planner(by_prompt, family, episodes=2)
+    assert bp.as_planner(planner, family, episodes=2) is planner
+    with pytest.raises(bp.InvalidPlannerError, match="room for the prompt of 2 episodes, and sees 3"):
+        bp.simulate_regret(family, 0, planner, episodes=3, seeds=1)
+    H = family.horizon
+    other = PromptPlanner(by_prompt, family.num_subgoals, H + 1, episodes=2)
+    with pytest.raises(bp.InvalidPlannerError, match=f"episodes of H = {H + 1} steps, and here they have {H}"):
+        bp.simulate_regret(family, 0, other, episodes=2, seeds=1)
 
 
 def test_no_policy_beats_the_experts_and_bail_is_the_expert_of_one_task():

@@ -58,10 +58,10 @@ def test_a_lapse_bounds_the_divergence():
 
 def test_networks_are_trained_where_they_are_asked_for(subject):
     other = Subject("tiger", bp.load_model("tiger"))
-    assert "alone" in icl.ICL_BAIL.check(other, Settings(full=False, alpha=1e-6)).reason
-    alone = icl.ICL_BAIL.check(other, Settings(full=False, alpha=1e-6, alone=True))
-    assert alone.verdict is Verdict.NOT_APPLICABLE
-    assert "gives itself away" in alone.reason
+    assert "by name" in icl.ICL_BAIL.check(other, Settings(full=False, alpha=1e-6)).reason
+    named = icl.ICL_BAIL.check(other, Settings(full=False, alpha=1e-6, named=True))
+    assert named.verdict is Verdict.NOT_APPLICABLE
+    assert "gives itself away" in named.reason
 
 
 @pytest.mark.slow

@@ -180,6 +180,8 @@ class PromptPlanner(Planner):
             int(instruction),
         )
         try:
+            if n > self.episodes:
+                raise InvalidPlannerError("the prompt has no room for so many episodes")
             checked = check_probabilities(self.function(prompt), self.subgoals).reshape(-1)
             if checked.size != self.subgoals:
                 raise InvalidPlannerError("one distribution is asked for")
@@ -202,10 +204,15 @@ def as_planner(planner: Any, family: Family, *, episodes: int = 1) -> Planner:
         episodes: the longest run it will see (room for the prompt of a callable).
 
     Raises:
-        InvalidPlannerError: none of these, or no episodes.
+        InvalidPlannerError: none of these, no episodes, or a planner made here for fewer episodes.
     """
     check_family(family)
     check_count("episodes", episodes)
+    if isinstance(planner, PromptPlanner) and planner.episodes < episodes:
+        raise InvalidPlannerError(
+            f"the planner has room for the prompt of {planner.episodes} episodes, and sees {episodes}; make it with "
+            f"as_planner(..., episodes={episodes})"
+        )
     if isinstance(planner, Planner):
         return planner
     functions: Any = planner
@@ -241,9 +248,14 @@ def check_shape(role: str, policy: Planner, family: Family) -> None:
     """Check what a policy returns at its first step, before anything is compiled.
 
     Raises:
-        InvalidPlannerError: a state that JAX cannot hold, another state after a step than before it, or not one
-            probability a subgoal; ``role`` says whose.
+        InvalidPlannerError: a state that JAX cannot hold, another state after a step than before it, not one
+            probability a subgoal, or a planner made for episodes of another length; ``role`` says whose.
     """
+    if isinstance(policy, PromptPlanner) and policy.horizon != family.horizon:
+        raise InvalidPlannerError(
+            f"the {role} was made for episodes of H = {policy.horizon} steps, and here they have {family.horizon}; "
+            "make it of this family with as_planner"
+        )
 
     def first_step() -> Any:
         zero = jnp.zeros((), jnp.int32)

@@ -245,13 +245,13 @@ class Settings:
 
     Attributes:
         full: the full profile, which takes longer.
-        alone: no other world is checked.
+        named: these claims and this one world were asked for by name, so that what takes minutes may be done.
         alpha: false-alarm probability that one statistical check may spend.
     """
 
     full: bool
     alpha: float
-    alone: bool = False
+    named: bool = False
 
 
 Check = Callable[[Subject, Settings], Outcome]

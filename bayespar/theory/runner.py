@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, Thr
 from dataclasses import dataclass
 from typing import Any
 
+from ..distributed import divide
 from ..errors import InvalidWorldError
 from ..posterior.latents import has_density
 from ..program import Program, load_model
@@ -89,6 +90,8 @@ def verify(
 ) -> Report:
     """Check every claim on every world.
 
+    The processes of a job (see :func:`bayespar.distributed.together`) share the worlds.
+
     Args:
         worlds: by name; programs, families, or what :func:`load_model` takes. If all are of the last kind, each is
             checked in a process of its own, so that worlds share the cores evenly.
@@ -105,11 +108,15 @@ def verify(
     """
     selected = select_claims(claims)
     start = time.perf_counter()
+    named = claims is not None and len(worlds) == 1
     ids = [claim.id for claim in selected]
-    arguments = [(name, world, ids, profile, key, len(worlds) == 1) for name, world in worlds.items()]
+    arguments = [(name, world, ids, profile, key, named) for name, world in worlds.items()]
     apart = len(worlds) > 1 and all(isinstance(world, str) for world in worlds.values())
-    by_world = list((_in_processes if apart else _in_threads)(arguments, progress))
-    findings = tuple(found[i] for i in range(len(selected)) for found in by_world)
+    order = sorted(arguments, key=_soon) if apart else arguments
+    check = _in_processes if apart else _in_threads
+    found = divide(lambda mine: list(check([order[i] for i in mine], progress)), len(order))
+    by_world = {one[0]: findings for one, findings in zip(order, found, strict=True)}
+    findings = tuple(by_world[name][i] for i in range(len(selected)) for name in worlds)
     return Report(findings, _problems(findings, selected, shipped), profile, key, time.perf_counter() - start)
 
 
@@ -119,12 +126,12 @@ def _check_world(
     claims: Sequence[str],
     profile: str,
     key: int,
-    alone: bool,
+    named: bool,
     progress: Callable[[str, str], None] | None,
 ) -> list[Finding]:
     """Every claim on one world."""
     alpha = FALSE_ALARM / sum(claim.checks for claim in CLAIMS.values())
-    settings = Settings(full=profile == "full", alpha=alpha, alone=alone)
+    settings = Settings(full=profile == "full", alpha=alpha, named=named)
     subject = Subject(name, load_model(world) if isinstance(world, str) else world, key=key)
     found = []
     for claim in claims:
@@ -145,10 +152,7 @@ def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Find
     with context.Manager() as manager:
         told: Any = manager.Queue()
         with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context) as pool:
-            started: dict[str, Future[list[Finding]]] = {
-                one[0]: pool.submit(_report_to, told, one) for one in sorted(arguments, key=_soon)
-            }
-            running = [started[one[0]] for one in arguments]
+            running: list[Future[list[Finding]]] = [pool.submit(_report_to, told, one) for one in arguments]
             while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
                 _pass_on(told, progress)
                 failed = [f for f in running if f.done() and f.exception()]

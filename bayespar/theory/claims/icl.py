@@ -32,7 +32,7 @@ from ..pretrained import (
 from ..verdict import Outcome, TwinOutcome, Verdict, all_of, below, not_applicable
 
 TRAINED = ("workshop",)
-"""Worlds on which networks are trained where many worlds are checked; a world that is checked alone is trained on."""
+"""Worlds on which networks are trained unasked; on another one, where that and the claim are named."""
 UNCERTAIN = 0.3
 LIMIT, FULL_LIMIT = 0.05, 0.01
 INFORMED = 0.5
@@ -69,8 +69,8 @@ def _distance(true: Conditionals, said: Conditionals, head: str, alpha: float) -
 
 
 def _why_not(subject: Subject, settings: Settings) -> str | None:
-    if subject.name not in TRAINED and not settings.alone:
-        return f"networks are trained on {' and '.join(TRAINED)}; check this world alone to train one on it"
+    if subject.name not in TRAINED and not settings.named:
+        return f"networks are trained on {' and '.join(TRAINED)}; ask for this one by name to train one on it"
     if subject.family.horizon == 1:
         return "H = 1: an episode has no decision"
     entropy = uncertainty(subject.once(new_prompts, settings.full))[:, EPISODES // 2]

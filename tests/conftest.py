@@ -10,6 +10,8 @@ from jaxtyping import install_import_hook
 
 # Tests compile much and compute little; `make verify` runs the same code with every optimisation.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Commands under test leave the user's cache alone.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 # A whole number may stand for a float, as everywhere in Python.
 typechecker = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))

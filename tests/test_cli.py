@@ -91,6 +91,8 @@ def test_posterior_reads_text_and_json_alike(world, tmp_path, capsys):
         (tmp_path / name).write_text(text)
         assert main(["posterior", world, "--prompt", str(tmp_path / name), "--json"]) == 0
         results.append(json.loads(capsys.readouterr().out))
+    for result in results:
+        assert set(result.pop("compilations")) == {"programs", "from_cache"}
     assert results[0] == results[1]
     # By hand: L_0 = .9 * .1, L_1 = .9 * (.5 * .1 + .5 * .8), prior 3 : 1; the current observation says nothing.
     odds = 3 * 0.1 / 0.45

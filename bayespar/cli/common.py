@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from ..compilations import so_far
 from ..errors import BayesparError
 from ..validation import shown
 
@@ -17,7 +19,9 @@ WORLD = "a shipped world's name, or the path of a .py file of your own (it is ru
 
 
 def print_json(data: Any) -> None:
-    """JSON on standard output; never NaN or infinity."""
+    """JSON on standard output; never NaN or infinity. An object also tells how many programs were compiled."""
+    if isinstance(data, dict):
+        data = {**data, "compilations": asdict(so_far())}
     print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from ..compilations import counted, use_cache
 from ..errors import BayesparError
 from . import audit, corpus, explore, models, posterior, regret, verify
 from .common import printable
@@ -17,11 +18,16 @@ COMMANDS = (verify, models, posterior, explore, regret, corpus, audit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 all is well, 1 something was not shown, 2 unusable input."""
+    """Run the command line; returns the exit status: 0 all is well, 1 something was not shown, 2 unusable input.
+
+    What is compiled stays in the user's cache folder; see :func:`bayespar.compilations.use_cache`.
+    """
     arguments = _parser().parse_args(argv)
     console = Console(stderr=True)
+    use_cache()
     try:
-        return arguments.run(arguments)
+        with counted():
+            return arguments.run(arguments)
     except BayesparError as error:
         told = escape(printable(str(error)))
         console.print(f"[bold red]{type(error).__name__}[/]: {told}", markup=True, highlight=False, soft_wrap=True)

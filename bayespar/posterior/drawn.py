@@ -8,7 +8,6 @@ of them says where in the list its point stood. A leaf is drawn for each draw fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from ..errors import InvalidProgramError
 from ..keys import as_key
 from ..world import Family
 from .latents import Latents
+from .prior import draw_prior
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,13 @@ def drawn_points(
 def prior_draws(latents: Latents, shape: tuple[int, int], key: Any) -> Drawn | None:
     """Draws from the prior of a program, or None where it observes something, so that there is no drawing from it."""
     try:
-        with jax.enable_x64(True):
-            keys = jax.random.split(jax.random.fold_in(as_key(key), 1), shape)
-            sites, leaf = _prior(latents, keys)
+        drawn = draw_prior(latents, jax.random.split(jax.random.fold_in(as_key(key), 1), shape))
     except InvalidProgramError:
         return None
-    return Drawn({name: np.asarray(a) for name, a in sites.items()}, np.asarray(leaf))
+    return Drawn(drawn.sites, drawn.leaf)
 
 
 def prior_tasks(family: Family, shape: tuple[int, int], random: np.random.Generator) -> Drawn:
     """Draws from the prior over finite tasks."""
     prior = np.asarray(family.task_prior, np.float64)
     return drawn_tasks(prior / prior.sum(), shape, random)
-
-
-@partial(jax.jit, static_argnums=0)
-def _prior(latents: Latents, keys: Any) -> Any:
-    return jax.vmap(jax.vmap(latents.draw))(keys)

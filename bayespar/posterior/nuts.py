@@ -26,6 +26,7 @@ from .diagnostics import diagnose
 from .exact import _impossible as impossible_evidence
 from .latents import Latents
 from .likelihood import Likelihood
+from .prior import draw_prior
 from .result import Posterior
 
 STARTS = 16  # points of which a chain starts at the first possible one
@@ -223,12 +224,7 @@ def _prior_draws(latents: Latents, key: Any) -> Float[np.ndarray, "M D"]:
             "no point near the origin of the unconstrained coordinates can have produced the prompt, and the program "
             "has an observed site, so its prior cannot be drawn from; move the observation into the prompt"
         )
-    return np.asarray(_draw(latents, jax.random.split(key, PRIOR_DRAWS)))
-
-
-@partial(jax.jit, static_argnums=0)
-def _draw(latents: Latents, keys: Any) -> Any:
-    return jax.vmap(lambda key: latents.unconstrain(latents.draw(key)[0]))(keys)
+    return draw_prior(latents, jax.random.split(key, PRIOR_DRAWS)).u
 
 
 def _run(program: Any, settings: Settings, likelihood: Likelihood, starts: Any, target_accept: float) -> Any:

@@ -39,6 +39,7 @@ from ..validation import check_count, check_fraction
 from ..world import Family
 from .latents import Latents
 from .likelihood import Likelihood
+from .prior import draw_prior
 
 _LEAPFROGS = 4
 _LONGEST_STEP = 0.6  # in standard deviations: four of them turn a Gaussian by 2.4 of the pi that would undo a move
@@ -128,7 +129,8 @@ class SMC:
         shape = self.chains, self.particles
         with jax.enable_x64(True):
             start, run = jax.random.split(as_key(key))
-            u, log_joint = _prior(self.latents, jax.random.split(start, shape))
+            u = jnp.asarray(draw_prior(self.latents, jax.random.split(start, shape)).u)
+            log_joint = _log_prior(self.latents, u)
             weights = jnp.full(shape, -np.log(self.particles), jnp.float64)
             return Particles(u, log_joint, weights, jnp.zeros(self.chains), Prompt(), run)
 
@@ -278,13 +280,14 @@ def _at(base: Array, heard: Array, share: Any) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _prior(latents: Latents, keys: Any) -> tuple[Array, Array]:
-    def one(key: Any) -> tuple[Array, Array]:
-        u = latents.unconstrain(latents.draw(key)[0])
-        sites, log_jacobian = latents.constrain(u)
-        return u, latents.worlds(sites)[0] + log_jacobian
+def _log_prior(latents: Latents, u: Array) -> Array:
+    """log of the prior density of each particle and leaf, nats, [chain, particle, L]."""
 
-    return jax.vmap(jax.vmap(one))(keys)
+    def one(u: Array) -> Array:
+        sites, log_jacobian = latents.constrain(u)
+        return latents.worlds(sites)[0] + log_jacobian
+
+    return jax.vmap(jax.vmap(one))(u)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -22,6 +22,7 @@ from .exact import _impossible
 from .latents import Latents
 from .lattice import Lattice, integrate
 from .likelihood import Likelihood
+from .prior import draw_prior
 from .result import Posterior
 
 MAX_DIMENSION = 2
@@ -139,11 +140,6 @@ def _constrain(latents: Latents, u: Any) -> Any:
     return jax.vmap(lambda u: latents.constrain(u)[0])(u)
 
 
-@partial(jax.jit, static_argnums=0)
-def _draws(latents: Latents, keys: Any) -> Any:
-    return jax.vmap(lambda key: latents.unconstrain(latents.draw(key)[0]))(keys)
-
-
 def _sites(latents: Latents, u: Float[np.ndarray, "n D"]) -> dict[str, np.ndarray]:
     """The value of every site at some points; blocks of one size are compiled once."""
     rows = np.pad(u, [(0, -len(u) % _BLOCK), (0, 0)]).reshape(-1, _BLOCK, u.shape[1])
@@ -168,5 +164,4 @@ def _points(latents: Latents, count: int) -> Float[np.ndarray, "n D"]:
     """Draws from the prior; where there is no drawing, points spread about the origin."""
     if latents.observed:
         return np.random.default_rng(0).normal(0, 3, (count, latents.dimension))
-    with jax.enable_x64(True):
-        return np.asarray(_draws(latents, jax.random.split(jax.random.key(0), count)))
+    return draw_prior(latents, jax.random.split(jax.random.key(0), count)).u

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +23,7 @@ from ..planning.by_draws import subfamily
 from ..planning.expert import Experts, HistoryExperts, solve_experts
 from ..planning.planner import Planner
 from ..posterior.latents import Latents
+from ..posterior.prior import draw_prior
 from ..validation import check_fits
 from ..world import Family
 from .behaviours import TaskDependent, as_behaviour, check_behaviour
@@ -97,18 +97,12 @@ def draw_worlds(latents: Latents, key: Any, count: int) -> tuple[dict[str, np.nd
 
     A finite site that exists in some worlds only is None in the others.
     """
-    with jax.enable_x64(True):
-        values, leaf = jax.tree.map(np.asarray, _draw_sites(latents, jax.random.split(key, count)))
+    values, leaf, _ = draw_prior(latents, jax.random.split(key, count))
     _, family = latents.mixture(values)
     family = subfamily(family, np.arange(count) * len(latents.leaves) + leaf)
     names = dict.fromkeys(name for one in latents.leaves for name in one)
     finite = {name: np.array([latents.leaves[k].get(name) for k in leaf]) for name in names}
     return {**values, **finite}, family, _padded(solve_experts(family))
-
-
-@partial(jax.jit, static_argnums=0)
-def _draw_sites(latents: Latents, keys: Any) -> Any:
-    return jax.vmap(latents.draw)(keys)
 
 
 def density_behaviour(behaviour: Any, latents: Latents, key: Any, episodes: int) -> Planner:

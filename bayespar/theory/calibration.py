@@ -28,6 +28,7 @@ from ..planning.by_draws import subfamily
 from ..posterior.drawn import generator
 from ..posterior.latents import Latents
 from ..posterior.likelihood import Likelihood
+from ..posterior.prior import draw_prior
 from ..posterior.result import Posterior
 from ..validation import check_count
 
@@ -179,9 +180,7 @@ def simulate(latents: Latents, rng: np.random.Generator, episodes: int, *, step:
     Raises:
         InvalidProgramError: the program observes something, so its prior cannot be drawn from.
     """
-    with jax.enable_x64(True):
-        drawn, leaf = _draw(latents, jax.random.key(int(rng.integers(2**31))))
-    sites = {name: np.asarray(a) for name, a in drawn.items()}
+    sites, leaf, _ = draw_prior(latents, jax.random.key(int(rng.integers(2**31))))
     family = subfamily(latents.mixture({name: a[None] for name, a in sites.items()})[1], np.array([int(leaf)]))
     kernel, H, G = family.dense_transition()[0], family.horizon, family.num_subgoals
     initial, emission = np.asarray(family.initial)[0], np.asarray(family.emission)[0]
@@ -202,11 +201,6 @@ def pick(rng: np.random.Generator, law: Any) -> int:
     """An index drawn from a law that sums to 1 up to rounding; never one of probability 0."""
     edges = np.cumsum(np.asarray(law, np.float64))
     return int(np.searchsorted(edges, rng.random() * edges[-1], side="right"))
-
-
-@partial(jax.jit, static_argnums=0)
-def _draw(latents: Latents, key: Any) -> Any:
-    return latents.draw(key)
 
 
 def _thinned(found: Posterior, count: int, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:

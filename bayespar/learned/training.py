@@ -32,6 +32,7 @@ from .checkpoint import checkpoint_in, load, save
 from .transformer import Transformer
 
 SHARDS = 8  # a batch divides among this many devices
+PART = 512  # positions of a part of a batch, at least
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,24 @@ def _log_loss(logits: Any, truth: Any) -> Any:
 
 @partial(jax.jit, static_argnums=2, donate_argnums=0)
 def _step(training: Training, batch: TrainingBatch, optimiser: Any) -> tuple[Training, Losses]:
-    gradient, losses = jax.grad(loss_of, has_aux=True)(training.network, batch)
+    prompts, episodes, horizon = batch.observations.shape
+    n = _parts(prompts, episodes * horizon)
+    # Each device holds neighbouring prompts, and has its share of every part.
+    parts = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(prompts // n, n, *a.shape[1:]), 1, 0), batch)
+
+    def more(total: Any, part: TrainingBatch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.grad(loss_of, has_aux=True)(training.network, part)), None
+
+    none = jax.tree.map(jnp.zeros_like, training.network), Losses(jnp.zeros(()), jnp.zeros(()))
+    gradient, losses = jax.tree.map(lambda a: a / n, jax.lax.scan(more, none, parts)[0])
     updates, state = optimiser.update(gradient, training.optimiser, cast(Any, training.network))
     return Training(eqx.apply_updates(training.network, updates), state, training.step + 1), losses
+
+
+def _parts(prompts: int, positions: int) -> int:
+    """How many parts of a batch are learned from one after the other: what is kept for a gradient then fits a cache."""
+    most = prompts // SHARDS
+    return max(n for n in range(1, most + 1) if most % n == 0 and (n == 1 or prompts // n * positions >= PART))
 
 
 def _devices() -> list[Any]:

@@ -163,12 +163,14 @@ class Transformer(eqx.Module):
         before = jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :T]
         x = x.reshape(B * T, d) + before.reshape(B * T, d) @ self.shift  # products of two axes are what runs fast
         counts = jnp.tile(self._count(jnp.arange(T)), B)[:, None]
-        causal = jnp.tril(jnp.ones((T, T), bool))
+        future = jnp.where(jnp.tril(jnp.ones((T, T), bool)), 0.0, -jnp.inf)
         for block in self.blocks:
             q, k, v = jnp.moveaxis(block.project(x).reshape(B, T, 3, block.heads, -1), (2, 3), (0, 2))
-            scores = q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5
-            weights = jax.nn.softmax(jnp.where(causal, scores, -jnp.inf), axis=-1)
-            x = block.finish(x, (weights @ v).swapaxes(1, 2).reshape(B * T, d), counts)
+            scores = (q / q.shape[-1] ** 0.5) @ k.swapaxes(-1, -2) + future
+            # A softmax, divided where there is less to divide.
+            raised = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+            averages = (raised @ v) / raised.sum(axis=-1, keepdims=True)
+            x = block.finish(x, averages.swapaxes(1, 2).reshape(B * T, d), counts)
         return self.heads_of(x.reshape(B, N, H, d)[:, :, :-1])
 
     def predict(

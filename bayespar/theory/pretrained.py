@@ -160,4 +160,4 @@ def by_size(subject: Subject, full: bool) -> dict[tuple[int, int], Conditionals]
     """What networks say that saw less, by (width, steps)."""
     corpus = subject.once(new_prompts, full)
     plans = [replace(QUICK, width=width, heads=width // 16, steps=steps) for width in WIDTHS for steps in SIZES]
-    return {(plan.width, plan.steps): said_by(learn(subject, plan), corpus) for plan in plans}
+    return {(plan.width, plan.steps): said_by(subject.once(learn, plan), corpus) for plan in plans}

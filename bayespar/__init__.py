@@ -80,6 +80,7 @@ from .simulate.replay import replay as replay
 from .simulate.separation import estimate_eta as estimate_eta
 from .simulate.shards import write_corpus as write_corpus
 from .simulate.stream import CorpusStream as CorpusStream, TrainingBatch as TrainingBatch
+from .simulate.sweep import sweep as sweep
 from .team import Team as Team
 from .theory.recommend import (
     Recommendation as Recommendation,

@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "arrays", "literal"},
     {"enumeration"},
     {"validation"},
-    {"keys", "sparse", "factored", "team"},
+    {"distributed", "keys", "sparse", "factored", "team"},
     {"subprogram"},
     {"low_level"},
     {"world"},

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import replace
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,19 +11,32 @@ import pytest
 
 import bayespar as bp
 from bayespar.errors import InvalidPlannerError, InvalidWorldError, TooLargeError
+from bayespar.learned.counts import CountPredictor, prompt_law
+from bayespar.learned.transformer import Transformer, TransformerPlanner
 from bayespar.models.needle import needle
 from bayespar.planning.bail import BailPlanner
-from bayespar.planning.information import graph_table
+from bayespar.planning.classes import task_classes
+from bayespar.planning.information import graph_table, information_graph
 from bayespar.planning.misspecified import certify, practical_setting
 from bayespar.planning.planner import UniformPolicy
 from bayespar.planning.practical import bail_policy, practice
 from bayespar.planning.reporters import confused, with_reporter
 from bayespar.simulate.behaviours import Exploring
 from bayespar.simulate.practical import judge_planner
+from bayespar.theory.claim import Subject
+from bayespar.theory.claims import networks
+from bayespar.theory.claims.corpora import exact_error
 from bayespar.theory.claims.e2 import reading
 from bayespar.theory.claims.p1 import climb, floor
 from bayespar.theory.claims.p2 import listened, witness
-from bayespar.theory.practical import corpus_needed, practical_terms
+from bayespar.theory.practical import (
+    corpus_needed,
+    counting_error,
+    largest_step_losses,
+    practical_terms,
+    size_needed,
+)
+from bayespar.theory.verdict import Verdict
 
 
 def tiny(seed, Z=2, S=2, G=2, O=2, H=3, W=1):
@@ -413,13 +427,118 @@ def test_gates_and_bad_arguments_are_refused():
         judge_planner(impossible, 1)
 
 
+@pytest.mark.parametrize(("name", "episodes"), [("safe_or_risky", 5), ("tiger", 2), ("lock", 2)])
+def test_counting_errs_less_than_its_bound(name, episodes):
+    family = bp.enumerate_program(bp.load_model(name))
+    law, weights = prompt_law(family, episodes), np.arange(family.horizon - 1, 0, -1.0)
+    for prompts in (1, 7, 100, 3000):
+        exact, bound = exact_error(law, prompts, weights), counting_error(law, prompts, weights)
+        assert exact.shape == (episodes,)
+        assert (exact <= bound + 1e-12).all()
+        assert exact[-1] > 0.6 * bound[-1]  # Cauchy and Schwarz lose sqrt(pi / 2) where each prompt is met often
+
+
 def test_the_corpus_that_a_horizon_needs():
+    family = bp.enumerate_program(bp.load_model("safe_or_risky"))
+    law, weights = prompt_law(family, 4), np.ones(1)
     coin = np.array([0.0, 1.0, 0.5, 0.25])
-    needed = corpus_needed(0.7, 4, coin, density=3.0)
+    needed = corpus_needed(law, coin, weights, density=3.0)
     assert needed[0] == np.inf
-    for t in (2, 3, 4):
-        n = needed[t - 1]
-        assert 4 * 3 / 2 * t * 3.0 * 0.7 / np.sqrt(n) == pytest.approx(3 * coin[:t].sum())
+    for t in (1, 2, 3):
+        within, beyond = (3.0 * counting_error(law, n, weights)[t] for n in (needed[t], needed[t] - 2))
+        assert within <= coin[: t + 1].sum() < beyond
+    # Counted for real, in a corpus of that size, the labels err by less; in one of a tenth of it they err by more.
+    n, allowed = int(needed[-1]), coin.sum()
+    fresh = bp.sample_corpus(family, 128, 4, key=1)
+    errors = []
+    for prompts in (n, max(1, n // 10)):
+        drawn = [CountPredictor(bp.sample_corpus(family, prompts, 4, key=k), family.num_subgoals) for k in range(2, 10)]
+        said = np.stack([c.predict(fresh.instructions, fresh.observations, fresh.subgoals) for c in drawn])
+        errors.append(3.0 * (np.abs(said - fresh.bail).sum(-1) / 2).mean(axis=(0, 1)).sum())
+    assert errors[0] <= allowed < errors[1]
+
+
+def test_the_size_at_which_an_error_fits_lies_on_the_power_between_two():
+    sizes, allowed = np.array([100.0, 400.0, 1600.0]), np.array([0.1, 0.05, 3.0, 1e-3])
+    error = np.stack([2.0 / np.sqrt(sizes)] * 3 + [np.array([1.0, 0.5, 0.0])], axis=1)
+    found = size_needed(sizes, error, allowed)
+    np.testing.assert_allclose(found, [400, 1600, 100, 1600], rtol=1e-12)
+    assert size_needed(sizes, error, np.full(4, 0.07))[0] == pytest.approx((2 / 0.07) ** 2)
+    assert size_needed(sizes, error[:, :1], np.array([0.01]))[0] == np.inf
+
+
+def test_what_a_step_can_lose():
+    family = bp.enumerate_program(bp.load_model("workshop"))
+    graph = information_graph(task_classes(family).family)
+    np.testing.assert_allclose(largest_step_losses(graph), 0.4, atol=1e-12)  # (0.8 - 0.3) (1 - 2 * 0.1), at any time
+    family, _ = tiny(7)
+    found = largest_step_losses(information_graph(family))
+    for z in range(2):
+        first = []
+        for o in range(2):
+            here = chance(family, family.emission, z, [o], [])
+            values = []
+            for g in range(2):
+                after = [(chance(family, family.emission, z, [o, b], [g]) / here, b) for b in range(2)]
+                pays = [family.reward[1, b, 0] + expert(family, z, 0, [o, b], [g])[1] for _, b in after]
+                values.append(sum(p * v for (p, _), v in zip(after, pays, strict=True)))
+            first.append(abs(values[0] - values[1]))
+        assert found[z, 0] == pytest.approx(max(first))
+    assert (found <= [2.0, 1.0]).all()
+
+
+@functools.cache
+def shop():
+    subject = Subject("workshop", bp.load_model("workshop"))
+    network = Transformer(subject.family, networks.EPISODES, width=16, layers=1, heads=2, key=1)
+    heads = np.random.default_rng(0).standard_normal(network.planner.shape).astype(np.float32)
+    return subject, eqx.tree_at(lambda n: n.planner, network, heads)
+
+
+def test_a_network_in_the_loop_obeys_p1_and_half_of_its_error_does_not():
+    subject, network = shop()
+    losses = largest_step_losses(subject.graph, subject.graph_experts)[5]
+    terms = practical_terms(
+        TransformerPlanner(network, networks.EPISODES),
+        subject.family,
+        5,
+        exploration=networks.EPSILON,
+        seeds=64,
+        step_losses=losses,
+        experts=subject.experts,
+    )
+    assert terms.holds
+    assert terms.violations == 0
+    assert terms.slack.mean == pytest.approx(terms.measured - terms.regret.mean)
+    assert networks.holds(terms.slack, terms, "").verdict is not Verdict.REFUTED
+    runs = terms.runs
+    lost = np.where(runs.explored, 0.0, runs.regret)
+    assert (lost > runs.weighed(runs.doubt, losses) + 0.2 * runs.weighed(runs.error, losses)).any()
+    assert networks.holds(replace(terms.slack, low=-2.0, high=-1.0), terms, "").verdict is Verdict.REFUTED
+    assert networks.holds(replace(terms.slack, low=-2.0), terms, "").verdict is Verdict.INCONCLUSIVE
+    assert networks.holds(terms.slack, replace(terms, violations=1), "").verdict is Verdict.REFUTED
+
+
+@pytest.mark.slow
+def test_the_prompts_of_a_corpus_of_its_own_behaviour_are_those_that_a_network_meets():
+    subject, network = shop()
+    planner, rest = TransformerPlanner(network, 4), (networks.EPSILON, 4, 256)
+    online = judge_planner(subject.family, 5, planner, *rest, experts=subject.experts).error
+    behaviour = Exploring(TransformerPlanner(network, 4), networks.EPSILON, UniformPolicy(3))
+    corpus = bp.sample_corpus(subject.family, 256, 4, behaviour, experts=subject.experts, key=3)
+    said, _ = network.predict(corpus.observations, corpus.subgoals, corpus.instructions)
+    here = (np.abs(said - corpus.bail).sum(-1) / 2)[corpus.tasks == 5]
+    spread = 5 * np.sqrt(here.mean(axis=(1, 2)).var() / len(here) + online.mean(axis=(1, 2)).var() / len(online))
+    assert here.mean() == pytest.approx(online.mean(), abs=spread)
+
+
+def test_damage_is_damage():
+    _, network = shop()
+    for share in (0.0, 0.5):
+        other = networks.shaken(network, share, 3)
+        moved = np.asarray(other.shift) - np.asarray(network.shift)
+        assert np.sqrt((moved**2).mean()) == pytest.approx(share * np.sqrt((network.shift**2).mean()), rel=0.1)
+    assert not np.allclose(networks.shaken(network, 0.5, 4).shift, other.shift)
 
 
 def test_an_episode_without_a_decision():

@@ -9,14 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..distributed import together
 from ..errors import InvalidPlannerError
 from ..planning.expert import solve_experts
 from ..planning.planner import UniformPolicy
 from ..posterior.latents import as_latents
 from ..program import as_family, load_model
 from ..simulate.behaviours import BEHAVIOURS, Exploring, as_behaviour
-from ..simulate.shards import MANIFEST, write_corpus
+from ..simulate.folder import MANIFEST
+from ..simulate.shards import write_corpus
 from ..world import Family
+from . import cluster
 from .common import WORLD, make_folder, print_json, printable
 
 
@@ -32,10 +35,12 @@ def register(add: Any) -> None:
         "--epsilon", type=float, default=0.0, metavar="P", help="chance of an episode that explores (default 0)"
     )
     command.add_argument("--shard", type=int, default=1024, metavar="N", help="rows of a file (default 1024)")
+    cluster.add_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Always 0."""
+    job = cluster.job_of(arguments)
     make_folder(arguments.out)
     program = load_model(arguments.world)
     behaviour: Any = arguments.behaviour
@@ -48,8 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise InvalidPlannerError("--epsilon is for finite tasks, but these have a density; leave it out")
         inner = as_behaviour(behaviour, worlds, experts)
         behaviour = Exploring(inner, arguments.epsilon, UniformPolicy(worlds.num_subgoals))
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
+    console = Console(stderr=True, quiet=not job.leads)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress, together(job):
         bar = progress.add_task("writing", total=arguments.prompts)
         manifest = write_corpus(
             worlds,
@@ -65,6 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     told = f"wrote {arguments.prompts} prompts as {len(manifest['shards'])} shards and {MANIFEST} to {arguments.out}"
     console.print(printable(told), soft_wrap=True, highlight=False, markup=False)
-    if arguments.json:
+    if arguments.json and job.leads:
         print_json(manifest)
     return 0

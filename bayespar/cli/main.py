@@ -11,10 +11,10 @@ from rich.markup import escape
 
 from ..compilations import counted, use_cache
 from ..errors import BayesparError
-from . import audit, corpus, explore, models, posterior, regret, verify
+from . import audit, corpus, explore, models, posterior, regret, sweep, verify
 from .common import printable
 
-COMMANDS = (verify, models, posterior, explore, regret, corpus, audit)
+COMMANDS = (verify, models, posterior, explore, regret, sweep, corpus, audit)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

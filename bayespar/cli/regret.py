@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..distributed import together
 from ..errors import InvalidPlannerError, TooLargeError
 from ..planning.classes import task_classes
 from ..planning.design import as_exploration_policy
@@ -25,13 +26,13 @@ from ..planning.information import graph_table, information_graph
 from ..planning.planner import Planner
 from ..program import enumerate_program, load_model
 from ..simulate.regret import PLANNERS, RegretCurves, simulate_regret
+from ..simulate.summary import curve_data, picked
 from ..theory.bounds import epsilon_greedy, gated_regret, predictive_planning
 from ..theory.constants import Constants, instance
 from ..theory.figure import Curves, Series
 from ..world import Family
+from . import cluster
 from .common import WORLD, make_folder, print_json
-
-_POINTS = 400  # of a curve, in JSON and plots
 
 THEOREMS: dict[tuple[str, bool], tuple[str, Callable[[Constants, Exploration], np.ndarray]]] = {
     ("bail", False): ("E2", lambda own, rule: epsilon_greedy(own, rule.coin)),
@@ -62,10 +63,12 @@ def register(add: Any) -> None:
     command.add_argument("--seeds", type=int, default=256, metavar="N", help="runs for each task (default 256)")
     command.add_argument("--task", metavar="NAME", help="the true task; by default every task in turn")
     command.add_argument("--out", type=Path, metavar="DIR", help="write regret.json, regret.svg and regret.png there")
+    cluster.add_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Always 0."""
+    job = cluster.job_of(arguments)
     make_folder(arguments.out)
     family = enumerate_program(load_model(arguments.world))
     prior = np.asarray(family.task_prior)
@@ -76,8 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
     rule = _rule(arguments.explore, family, policy, arguments.episodes)
     bound, why = _bound(family, arguments.planner, rule, policy)
     experts = solve_experts(family)
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
+    console = Console(stderr=True, quiet=not job.leads)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress, together(job):
         bar = progress.add_task("simulating", total=len(tasks) * arguments.seeds * arguments.episodes)
         curves = {
             z: simulate_regret(
@@ -95,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
             for z in tasks
         }
         progress.update(bar, completed=len(tasks) * arguments.seeds * arguments.episodes)
+    if not job.leads:
+        return 0
     data = _data(family, arguments, curves, bound)
     if arguments.out is not None:
         from ..report.plots import write_plot  # matplotlib takes a second to load
@@ -145,34 +151,14 @@ def _bound(family: Family, planner: str, rule: Exploration, policy: Planner) -> 
     return values[classes.label], theorem
 
 
-def _picked(episodes: int) -> np.ndarray:
-    """The episodes at which curves are written down, from 0."""
-    if episodes <= _POINTS:
-        return np.arange(episodes)
-    return np.unique(np.geomspace(1, episodes, _POINTS).astype(int)) - 1
-
-
 def _data(
     family: Family, arguments: argparse.Namespace, curves: dict[int, RegretCurves], bound: np.ndarray | None
 ) -> dict[str, Any]:
-    at = _picked(arguments.episodes)
-    tasks = []
-    for z, found in curves.items():
-        interval = found.interval()
-        known = found.true_task[:, -1]
-        tasks.append(
-            {
-                "task": family.tasks[z],
-                "regret": interval.mean,
-                "low": interval.low,
-                "high": interval.high,
-                "alpha": interval.alpha,
-                "bound": None if bound is None else float(bound[z, -1]),
-                "explored": float(found.explored.sum(axis=1).mean()),
-                "true_task": None if np.isnan(known).any() else float(known.mean()),
-                "cumulative": found.cumulative.mean(axis=0)[at].tolist(),
-            }
-        )
+    at = picked(arguments.episodes)
+    tasks = [
+        {"task": family.tasks[z], "bound": None if bound is None else float(bound[z, -1]), **curve_data(found)}
+        for z, found in curves.items()
+    ]
     return {
         "world": arguments.world,
         "planner": arguments.planner,
@@ -190,7 +176,7 @@ def _figure(
     family: Family, arguments: argparse.Namespace, curves: dict[int, RegretCurves], bound: np.ndarray | None
 ) -> Curves:
     """The tasks of largest and of smallest regret, and what is guaranteed to all."""
-    at = _picked(arguments.episodes)
+    at = picked(arguments.episodes)
     times = (at + 1).tolist()
     order = sorted(curves, key=lambda z: -float(curves[z].cumulative[:, -1].mean()))
     shown = order if len(order) <= 2 else [order[0], order[-1]]

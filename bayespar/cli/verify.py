@@ -9,10 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..distributed import together
 from ..program import available_models, load_model
 from ..report.json_report import report_data, write_report
 from ..report.table import verdict_table
 from ..theory.runner import select_claims, verify
+from . import cluster
 from .common import WORLD, make_folder, print_json
 
 
@@ -23,17 +25,19 @@ def register(add: Any) -> None:
     command.add_argument("--claims", nargs="+", metavar="ID", help="claims to check (default: all)")
     command.add_argument("--profile", choices=("quick", "full"), default="quick")
     command.add_argument("--out", type=Path, metavar="DIR", help="write report.json and index.html there")
+    cluster.add_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 0 iff everything holds."""
+    job = cluster.job_of(arguments)
     make_folder(arguments.out)
     names = arguments.worlds or available_models()
     short = [Path(name).stem if name.endswith(".py") else name for name in names]
     for name in names:
         load_model(name)  # a world that is not there is told before any work
     worlds = {s if short.count(s) == 1 else n: n for s, n in zip(short, names, strict=True)}
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not job.leads)
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     ) as progress:
@@ -43,14 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
         def done(claim: str, world: str) -> None:
             progress.update(bar, advance=1, description=f"{claim} on {world}")
 
-        report = verify(
-            worlds,
-            arguments.claims,
-            profile=arguments.profile,
-            key=arguments.key,
-            shipped=not arguments.worlds,
-            progress=done,
-        )
+        with together(job):
+            report = verify(
+                worlds,
+                arguments.claims,
+                profile=arguments.profile,
+                key=arguments.key,
+                shipped=not arguments.worlds,
+                progress=done,
+            )
+    status = 0 if report.passed else 1
+    if not job.leads:
+        return status
     if arguments.out is not None:
         from ..report.html import write_html  # matplotlib takes a second to load
 
@@ -59,4 +67,4 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(report_data(report))
     else:
         Console().print(verdict_table(report))
-    return 0 if report.passed else 1
+    return status

@@ -192,7 +192,7 @@ def train(
             losses = []
             if not np.isfinite(reports[-1]).all():
                 raise InvalidPlannerError(f"the loss is not finite by step {i + 1}; rate = {plan.rate:g} is too large")
-            if place is not None:
+            if place is not None and jax.process_index() == 0:
                 save(place, what, training, reports)
             if progress is not None:
                 progress(i + 1, Losses(*reports[-1]), training.network)

@@ -49,9 +49,11 @@ class JudgedRuns:
     rule: Exploration
     bound: float
 
-    def weighed(self, at_decisions: Float[np.ndarray, "seeds T Hm1"]) -> Float[np.ndarray, "seeds T"]:
-        """sum_h (H-h) of it in episodes that do not explore, 0 in the others."""
-        weights = np.arange(at_decisions.shape[2], 0, -1.0)
+    def weighed(
+        self, at_decisions: Float[np.ndarray, "seeds T Hm1"], weights: Float[np.ndarray, " Hm1"] | None = None
+    ) -> Float[np.ndarray, "seeds T"]:
+        """sum_h (H-h) of it in episodes that do not explore, 0 in the others; other ``weights`` if they are given."""
+        weights = np.arange(at_decisions.shape[2], 0, -1.0) if weights is None else weights
         return np.where(self.explored, 0.0, at_decisions @ weights)
 
 

@@ -1,7 +1,7 @@
 """Corpora as Parquet files, so that people can pretrain a model of their own on them; docs/corpora.md says how.
 
 A shard is a pure function of the settings and its index, and is renamed into place once it is complete. So a run that
-is killed loses at most the shard that it was at, and whoever runs it again ends with the same bytes.
+is killed loses at most the shards that its processes were at, and whoever runs it again ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays import precision_of
+from ..distributed import current_job, divide
 from ..errors import InvalidFolderError, InvalidPlannerError
 from ..keys import as_key, check_key
 from ..planning.expert import Experts, check_experts, solve_experts
@@ -32,10 +33,11 @@ from .behaviours import BEHAVIOURS, check_behaviour
 from .corpus import sample_corpus
 from .drawn_corpus import check_needs_no_tasks
 from .environment import split_key
+from .folder import MANIFEST, check_manifest, checksum, fingerprint, make_folder, replace_file, replace_json
 from .tokens import corpus_table, vocabulary
 
 FORMAT = 1
-MANIFEST, DATA = "manifest.json", "data"
+DATA, WHAT = "data", "a corpus"
 
 
 def write_corpus(
@@ -52,6 +54,8 @@ def write_corpus(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Write a corpus into a folder, or go on where an earlier run stopped.
+
+    The processes of a job (see :func:`bayespar.distributed.together`) share the shards, in a folder that all see.
 
     Args:
         family_or_program: a Family, or a program, finite or not.
@@ -111,24 +115,39 @@ def write_corpus(
         "vocabulary": vocabulary(family),
         "tasks": list(family.tasks) if latents is None else None,
     }
-    folder = _opened(folder, manifest)
-    sums = _finished(folder)
+    job = current_job()
+    if any(told != manifest for told in job.exchange(manifest)):
+        raise InvalidFolderError("the processes of the job differ in settings or versions; start all of them alike")
+    (sums,) = divide(lambda _: [_begin(folder, manifest)], 1)
     if latents is None and experts is None and len(sums) * shard < prompts:
         experts = solve_experts(family)
-    for k in range(-(-prompts // shard)):
-        rows = min(shard, prompts - k * shard)
-        name = f"{DATA}/shard-{k:05d}.parquet"
-        if name not in sums:
-            drawn = sample_corpus(
-                worlds, rows, episodes, behaviour, key=jax.random.fold_in(as_key(root), k), experts=experts
-            )
-            table = corpus_table(drawn, family, k * shard)
-            _replace(folder / name, lambda path, table=table: parquet.write_table(table, path, compression="zstd"))
-            sums[name] = _sha256(folder / name)
-            _write_manifest(folder, manifest, sums)
-        if progress is not None:
-            progress(rows)
-    return json.loads((folder / MANIFEST).read_text("utf-8"))
+    folder = Path(folder)
+    rows = [min(shard, prompts - start) for start in range(0, prompts, shard)]
+    names = [f"{DATA}/shard-{k:05d}.parquet" for k in range(len(rows))]
+    missing = [k for k, name in enumerate(names) if name not in sums]
+
+    def write(k: int) -> str:
+        shard_key = jax.random.fold_in(as_key(root), k)
+        drawn = sample_corpus(worlds, rows[k], episodes, behaviour, key=shard_key, experts=experts)
+        table = corpus_table(drawn, family, k * shard)
+        replace_file(folder / names[k], lambda path: parquet.write_table(table, path, compression="zstd"))
+        return checksum(folder / names[k])
+
+    def report(finished: Sequence[int]) -> None:
+        for k in finished:
+            if progress is not None:
+                progress(rows[k])
+
+    report([k for k, name in enumerate(names) if name in sums])
+    # A shard for each process at a time, so that the manifest soon knows of every one that is finished.
+    for start in range(0, len(missing), job.count):
+        now = missing[start : start + job.count]
+        told = divide(lambda mine, now=now: [write(now[i]) for i in mine], len(now))
+        sums |= zip((names[k] for k in now), told, strict=True)
+        if job.leads:
+            replace_json(folder / MANIFEST, {**manifest, "shards": dict(sorted(sums.items()))})
+        report(now)
+    return json.loads(json.dumps({**manifest, "shards": dict(sorted(sums.items()))}))
 
 
 def _check_behaviour(behaviour: Any, family: Family, finite: bool, experts: Any, episodes: int) -> None:
@@ -156,15 +175,6 @@ def _is_text(value: Any) -> bool:
         return False
 
 
-def fingerprint(family: Family, sites: Any = None) -> str:
-    """A checksum of the arrays and the words of a family."""
-    leaves, structure = jax.tree.flatten(family)
-    digest = hashlib.sha256(f"{structure} {sites}".encode())
-    for leaf in map(np.ascontiguousarray, leaves):
-        digest.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
-    return digest.hexdigest()
-
-
 def _described(behaviour: Any) -> str:
     """A behaviour as the manifest knows it: by its name and its arrays. Code is known by its name only."""
     if isinstance(behaviour, str):
@@ -179,76 +189,16 @@ def _described(behaviour: Any) -> str:
     return f"{name} {digest.hexdigest()}" if leaves else name
 
 
-def _opened(where: Any, manifest: dict[str, Any]) -> Path:
-    """The folder, with a manifest of these settings in it."""
-    try:
-        folder = Path(where)
-        (folder / DATA).mkdir(parents=True, exist_ok=True)
-        for left in folder.rglob("*.partial"):
-            left.unlink()
-    except (OSError, TypeError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise InvalidFolderError(
-            f"the corpus cannot be written to {shown(where)}: {told}; give another folder"
-        ) from None
+def _begin(where: Any, manifest: dict[str, Any]) -> dict[str, str]:
+    """Make the folder, with a manifest of these settings in it; the checksums of the shards that are unharmed."""
+    folder = make_folder(where, DATA, WHAT)
+    for left in folder.rglob("*.partial"):
+        left.unlink(missing_ok=True)
     if not (folder / MANIFEST).exists():
-        _write_manifest(folder, manifest, {})
-        return folder
-    try:
-        found = json.loads((folder / MANIFEST).read_text("utf-8"))
-        for part in manifest:
-            _check_same(part, found[part], json.loads(json.dumps(manifest[part])), folder)
-        if not all(isinstance(told, str) for told in found["shards"].values()):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, InvalidFolderError):
-            raise
-        raise InvalidFolderError(f"{folder / MANIFEST} is no manifest of a corpus; give another folder") from None
-    return folder
-
-
-def _check_same(name: str, found: Any, wanted: Any, folder: Path) -> None:
-    if found == wanted:
-        return
-    if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():
-        for part in wanted:
-            _check_same(part, found[part], wanted[part], folder)
-    raise InvalidFolderError(
-        f"{folder} holds a corpus with {name} = {shown(found)}, and {shown(wanted)} is asked for; "
-        "go on with the same settings and versions, or give another folder"
-    )
-
-
-def _finished(folder: Path) -> dict[str, str]:
-    """The checksums of the shards that are complete and unharmed."""
-    listed = json.loads((folder / MANIFEST).read_text("utf-8"))["shards"]
-    return {name: told for name, told in listed.items() if (folder / name).is_file() and _sha256(folder / name) == told}
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any], sums: dict[str, str]) -> None:
-    whole = {**manifest, "shards": dict(sorted(sums.items()))}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(folder / MANIFEST, lambda path: path.write_text(text, "utf-8"))
-
-
-def _replace(file: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that is there as a whole or not at all, whenever the machine stops."""
-    partial = file.with_name(f"{file.name}.partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(file)
-        if hasattr(os, "O_DIRECTORY"):  # the name is safe once its folder is
-            handle = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-    except OSError as error:
-        raise InvalidFolderError(f"the corpus cannot be written to {file}: {error.strerror or error}") from None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        replace_json(folder / MANIFEST, {**manifest, "shards": {}})
+    listed = check_manifest(folder, manifest, WHAT).get("shards")
+    if not isinstance(listed, dict) or not all(isinstance(told, str) for told in listed.values()):
+        raise InvalidFolderError(f"{folder / MANIFEST} is no manifest of {WHAT}; give another folder")
+    return {
+        name: told for name, told in listed.items() if (folder / name).is_file() and checksum(folder / name) == told
+    }

@@ -15,7 +15,9 @@ from ..bounds import epsilon_greedy
 from ..claim import Claim, Explorer, Settings, Subject
 from ..constants import Constants
 from ..figure import Curves, Figure, Series
-from ..verdict import ROUNDING, Outcome, TwinOutcome, inequality, not_applicable
+from ..verdict import ROUNDING, Outcome, TwinOutcome, Verdict, all_of, inequality, not_applicable
+from . import corpora, networks
+from .icl import TRAINED
 
 EPISODES = 16
 EPSILON = 0.3
@@ -126,7 +128,11 @@ def check(subject: Subject, settings: Settings) -> Outcome:
         f"{grown[-1]:.3g}"
     )
     outcome = inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(most), said)
-    return replace(outcome, figures=(_figure(sizes, subject.explorers["uniform"].constants),))
+    outcome = replace(outcome, figures=(_figure(sizes, subject.explorers["uniform"].constants),))
+    more = [networks.check(subject, settings)] if subject.name in TRAINED else []
+    if more or outcome.verdict is not Verdict.NOT_APPLICABLE:
+        more.append(corpora.check(subject))
+    return all_of([outcome, *more])
 
 
 def _without_exploring(own: Constants, run: Practice) -> np.ndarray:
@@ -212,7 +218,8 @@ def twins(subject: Subject, settings: Settings) -> list[TwinOutcome]:
     more, error = float((run.regret - bail.regret)[1, -1]), float(run.planner_error[1, -1])
     effect = f"who never tries loses {more:.4g} more than BAIL, its error is {error:.4g}"
     found.append(TwinOutcome("the error bounds the loss against BAIL", effect, more > error + ROUNDING, more, 1.0))
-    return found
+    trained = networks.twins(subject, settings) if subject.name in TRAINED else []
+    return [*found, *corpora.twins(subject), *trained]
 
 
 P1 = Claim(
@@ -221,7 +228,8 @@ P1 = Claim(
     statement=(
         "For a Planner q in place of BAIL, Reg_z(T) <= [E2's bound] + sum_t sum_h (H-h) E[1{t does not explore} "
         "TV(q, BAIL)] over the prompts that q itself meets. On a corpus of the online behaviour the density of those "
-        "is at most 1 / P_Z(z), so E_z TV <= E_D TV / P_Z(z), and E_z TV <= sqrt(E_D TV^2 / P_Z(z))."
+        "is at most 1 / P_Z(z), so E_z TV <= E_D TV / P_Z(z), and E_z TV <= sqrt(E_D TV^2 / P_Z(z)). Every "
+        "run obeys it too, with what a step can lose in the world at hand for H-h: so it is measured, networks being q."
     ),
     assumptions=(
         "one coin an episode, independent of everything else",
@@ -233,4 +241,5 @@ P1 = Claim(
     worlds=2,
     check=check,
     twins=twins,
+    checks=60,
 )

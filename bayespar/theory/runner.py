@@ -7,10 +7,11 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
+from ..compilations import Compilations, counted, include
 from ..distributed import divide
 from ..errors import InvalidWorldError
 from ..posterior.latents import has_density
@@ -152,14 +153,17 @@ def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Find
     with context.Manager() as manager:
         told: Any = manager.Queue()
         with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context) as pool:
-            running: list[Future[list[Finding]]] = [pool.submit(_report_to, told, one) for one in arguments]
+            running = [pool.submit(_report_to, told, one) for one in arguments]
             while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
                 _pass_on(told, progress)
                 failed = [f for f in running if f.done() and f.exception()]
                 if failed:
                     pool.shutdown(wait=False, cancel_futures=True)
                     failed[0].result()
-            yield from (future.result() for future in running)
+            for future in running:
+                findings, compiled = future.result()
+                include(compiled)
+                yield findings
 
 
 def _soon(one: Any) -> bool:
@@ -168,8 +172,10 @@ def _soon(one: Any) -> bool:
     return not (name in TRAINED or has_density(load_model(world)))
 
 
-def _report_to(told: Any, one: Any) -> list[Finding]:
-    return _check_world(*one, progress=lambda claim, world: told.put((claim, world)))
+def _report_to(told: Any, one: Any) -> tuple[list[Finding], Compilations]:
+    with counted() as compiled:
+        found = _check_world(*one, progress=lambda claim, world: told.put((claim, world)))
+    return found, compiled
 
 
 def _pass_on(told: Any, progress: Callable[[str, str], None] | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import platformdirs
@@ -37,10 +38,10 @@ def counted() -> Iterator[Compilations]:
     """Counts the programs that are asked for while it lasts, in this process and in those that are included."""
     count = Compilations()
 
-    def asked(event: str, duration: float, **_: object) -> None:
+    def asked(event: str, duration_secs: float, **_: Any) -> None:
         count.programs += event == _ASKED
 
-    def found(event: str, **_: object) -> None:
+    def found(event: str, **_: Any) -> None:
         count.from_cache += event == _FOUND
 
     jax.monitoring.register_event_duration_secs_listener(asked)
@@ -76,7 +77,8 @@ def use_cache() -> Path | None:
         The folder; None where JAX_ENABLE_COMPILATION_CACHE=false or JAX_COMPILATION_CACHE_DIR is set, or where the
         user's cache folder cannot be written.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    given: Any = jax.config
+    if given.jax_compilation_cache_dir is not None or not given.jax_enable_compilation_cache:
         return None
     folder = Path(platformdirs.user_cache_dir("bayespar", appauthor=False)) / "compiled"
     try:

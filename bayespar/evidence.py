@@ -16,8 +16,9 @@ c = p_t p_e, and floor = 2^10 (S / eps) tiny of the dtype at hand.
    multiplied by the power of two that brings y(0) into [1, 2). Every y(s') is at least p_t times the sum of all y,
    which is the sum of alpha; so after scaling the sum lies between 1 and 2/p_t, which cannot overflow, and each y(s')
    is at least p_t. The next alpha is then 0 or at least c wherever the observation is possible, and the next
-   prediction 0 everywhere or at least p_t c everywhere. The first alpha is at least p_i p_e and its prediction
-   p_t p_i p_e. So p_t min(c, p_i p_e) >= floor suffices, for any horizon.
+   prediction 0 everywhere or at least p_t c everywhere. The initial probabilities are scaled likewise, by at least 1
+   and at most 1/p_i, or not at all if the first is 0. So the first alpha is at least p_i p_e and its prediction
+   p_t p_i p_e, and p_t min(c, p_i p_e) >= floor suffices, for any horizon.
 3. The same two in float64, if the family is float32; the result is rounded to float32 at the end.
 4. Otherwise, or if rounding could matter to these bounds (H S eps > 1), log space in float64.
 
@@ -28,7 +29,9 @@ Source: theory.md, section 1.
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -38,6 +41,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .arrays import Array, is_traced, precision_of
+from .distributed import divide, on_devices
 from .factored import Factored
 from .forward import is_small, log_kernels, log_space_block, log_space_prefixes, probability_block
 from .history import check_episodes
@@ -47,6 +51,8 @@ _FEW_STATES = 64  # of so many, a kernel is made dense in no time
 BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
 TASK_GROUP = 16  # tasks that one thread works on; fixed, so that results do not depend on the machine
 BLOCK_ENTRIES = 2**16  # entries of a block's forward vectors that are to stay in a core's cache
+SAMPLE = 512  # episodes looked at to see whether many are alike
+_ODD = np.uint64(0x9E3779B97F4A7C15)  # its powers spread small integers over all 64 bits
 SPARSE_ENTRIES = 2**22  # entries of the largest temporary of a sparse product
 
 
@@ -86,10 +92,38 @@ def _evidence(family: Family, observations: Any, subgoals: Any, prefix: bool) ->
         return out if prefix else out[:, :, -1]
     # Concrete arrays inside someone's jit: work here and now, rather than in their program.
     with jax.ensure_compile_time_eval():
+        distinct = distinct_episodes(observations, subgoals)
+        if distinct is not None:
+            first, which = distinct
+            observations, subgoals = observations[first], subgoals[first]
         arithmetic = choose_arithmetic(family)
         if arithmetic is None:
-            return _by_logarithms(family, observations, subgoals, prefix)
-        return _by_probabilities(family, observations, subgoals, prefix, arithmetic)
+            out = _by_logarithms(family, observations, subgoals, prefix)
+        else:
+            out = _by_probabilities(family, observations, subgoals, prefix, arithmetic)
+        return out if distinct is None else out[:, which]
+
+
+def distinct_episodes(observations: np.ndarray, subgoals: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The first of each kind of episode, and which of them each episode is; None where few episodes are alike.
+
+    Long prompts of small worlds repeat themselves. A sample that holds no episode twice says at once that this is not
+    such a prompt; otherwise equal episodes are found by a hash of each, and then compared in full.
+    """
+    N, H = observations.shape
+
+    def hashes(step: int) -> np.ndarray:
+        o, g = (a[::step].astype(np.uint64) @ odd[: a.shape[1]] for a in (observations, subgoals))
+        return o + odd[-1] * g
+
+    odd = np.multiply.accumulate(np.full(H + 1, _ODD))
+    sample = hashes(max(N // SAMPLE, 1))
+    if N < 2 or len(set(sample.tolist())) == len(sample):
+        return None
+    _, first, which = np.unique(hashes(1), return_index=True, return_inverse=True)
+    if len(first) > N // 2 or any((a[first][which] != a).any() for a in (observations, subgoals)):
+        return None
+    return first, which
 
 
 class Arithmetic(NamedTuple):
@@ -129,8 +163,13 @@ def choose_arithmetic(family: Family) -> Arithmetic | None:
 
 def _smallest_positive(array: Array) -> float:
     """log2 of it; 0 for an empty array."""
-    positive = np.asarray(array)[np.asarray(array) > 0]
-    return float(np.log2(positive.min().astype(np.float64))) if positive.size else 0.0
+    array = np.asarray(array)
+    if not array.size:
+        return 0.0
+    least = array.min()
+    if not least > 0:
+        least = array.min(where=array > 0, initial=np.inf)
+    return float(np.log2(least.astype(np.float64))) if np.isfinite(least) else 0.0
 
 
 def _by_logarithms(family: Family, observations: np.ndarray, subgoals: np.ndarray, prefix: bool) -> np.ndarray:
@@ -151,7 +190,7 @@ def _by_probabilities(
     family: Family, observations: np.ndarray, subgoals: np.ndarray, prefix: bool, arithmetic: Arithmetic
 ) -> np.ndarray:
     Z, S, G, H = family.num_tasks, family.num_states, family.num_subgoals, family.horizon
-    cast = family.astype(arithmetic.dtype)
+    cast = family if family.dtype == arithmetic.dtype else family.astype(arithmetic.dtype)
     transition = cast.transition
     if isinstance(transition, Factored) and is_small(transition, S):
         transition = cast.dense_transition()
@@ -162,38 +201,56 @@ def _by_probabilities(
     # Each tile reads a kernel of S^2 numbers: where that is out of the cache, it has to be worth it.
     large = _power_below(S)
     episodes = min(max(BLOCK_EPISODES, 16 * large), _power_below(SPARSE_ENTRIES // (S if dense else S * K)))
-    tile = min(max(32, large), _power_below(episodes // (2 * G)))
+    # Few episodes would leave most of a large tile empty.
+    fitting = max(8, _power_below(len(observations) // (2 * G)))
+    tile = min(max(32, large), _power_below(episodes // (2 * G)), fitting)
     out = _result(family, len(observations), prefix)
-    plans = [(rows, plan_tiles(observations[rows], subgoals[rows], G, tile)) for rows in _blocks(len(out[0]), episodes)]
     kernels = cast.initial, transition, cast.emission.swapaxes(1, 2)
+    groups, blocks = _blocks(Z, TASK_GROUP), _blocks(len(observations), episodes)
 
-    def work(tasks: slice) -> None:
+    def plan(rows: slice) -> tuple[np.ndarray, ...]:
+        return plan_tiles(observations[rows], subgoals[rows], G, tile)
+
+    def work(item: tuple[slice, tuple[slice, tuple[np.ndarray, ...]]]) -> None:
+        tasks, (rows, (slot, source, seen, tile_subgoal)) = item
+        count = tasks.stop - tasks.start
         with precision_of(cast):
-            mine = jax.tree.map(lambda a: jnp.asarray(a if a.shape[0] == 1 else a[tasks]), kernels)
-            count = tasks.stop - tasks.start
-            for rows, (slot, source, seen, tile_subgoal) in plans:
-                block = probability_block(
-                    *mine,
-                    source,
-                    seen,
-                    tile_subgoal,
-                    tasks=count,
-                    block=min(count, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
-                    dense=dense,
-                    prefix=prefix,
-                    scaled=arithmetic.scaled,
-                )
-                for h in range(H) if prefix else (H - 1,):
-                    place = np.asarray(block[:, h if prefix else 0])[:, slot[h]]
-                    out[(tasks, rows, h) if prefix else (tasks, rows)] = place
+            block = probability_block(
+                *jax.tree.map(lambda a: a if len(a) == 1 else a[tasks], kernels),
+                source,
+                seen,
+                tile_subgoal,
+                tasks=count,
+                block=min(count, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
+                dense=dense,
+                prefix=prefix,
+                scaled=arithmetic.scaled,
+            )
+        found = np.asarray(block)
+        if not prefix:  # at the last step the episodes lie in order
+            out[tasks, rows] = found[:, 0, : slot.shape[1]]
+            return
+        for h in range(H):
+            out[tasks, rows, h] = found[:, h][:, slot[h]]
 
-    groups = _blocks(Z, TASK_GROUP)
-    if len(groups) == 1:
-        work(groups[0])
-    else:
-        # XLA gains nothing from a second core on products this small; whole groups of tasks side by side do.
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            list(pool.map(work, groups))
+    def of_groups(mine: Sequence[int]) -> list[np.ndarray]:
+        own = [groups[i] for i in mine]
+        if len(own) * len(blocks) == 1:
+            work((own[0], (blocks[0], plan(blocks[0]))))
+            return [out[own[0]]]
+        # XLA gains nothing from a second core on products this small; whole groups side by side do. Few blocks are
+        # planned ahead, so that plans take as much memory for a million episodes as for a few thousand.
+        threads = os.cpu_count() or 1
+        ahead = -(-threads // len(own))
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            for first in range(0, len(blocks), ahead):
+                wave = blocks[first : first + ahead]
+                plans = list(zip(wave, pool.map(plan, wave), strict=True))
+                list(pool.map(on_devices(work), itertools.product(own, plans)))
+        return [out[tasks] for tasks in own]
+
+    for tasks, found in zip(groups, divide(of_groups, len(groups)), strict=True):
+        out[tasks] = found  # which another process may have found
     return out
 
 
@@ -208,34 +265,35 @@ def plan_tiles(
         The number of tiles is a :func:`bucket`. Slots without an episode follow slot 0.
     """
     N, H = observations.shape
-    columns = np.ascontiguousarray(subgoals.T)
-    step = np.arange(H - 1)[:, None]
+    step = np.arange(H)[:, None]
     # numpy sorts small integers by radix, several times faster.
-    order = np.argsort(columns.astype(np.min_scalar_type(num_subgoals)), axis=1, kind="stable")
-    counts = np.bincount((columns + num_subgoals * step).ravel(), minlength=(H - 1) * num_subgoals)
+    columns = np.ascontiguousarray(subgoals.T, np.min_scalar_type(num_subgoals))
+    order = np.argsort(columns, axis=1, kind="stable")
+    counts = np.bincount((columns + num_subgoals * step[:-1]).ravel(), minlength=(H - 1) * num_subgoals)
     counts = counts.reshape(H - 1, num_subgoals)
     tiles_of = -(-counts // tile)
+    tiles = bucket(max(int(tiles_of.sum(1).max(initial=0)), -(-N // tile)))
     # From an episode's rank among all episodes, sorted, to its slot: groups start at whole tiles.
     shift = (np.cumsum(tiles_of, 1) - tiles_of) * tile - (np.cumsum(counts, 1) - counts)
     slot = np.empty((H, N), np.int32)
     slot[-1] = np.arange(N)
-    ranked = np.arange(N) + shift[step, np.take_along_axis(columns, order, 1)]
-    np.put_along_axis(slot[:-1], order, ranked, 1)
+    ranked = slot[-1] + np.repeat(shift.ravel(), counts.ravel()).reshape(H - 1, N)
+    slot.reshape(-1)[order + N * step[:-1]] = ranked
 
-    tiles = bucket(max(int(tiles_of.sum(1).max(initial=0)), -(-N // tile)))
     source, seen = np.zeros((2, H, tiles * tile), np.int32)
-    np.put_along_axis(seen, slot, observations.T, 1)
-    np.put_along_axis(source[1:], slot[1:], slot[:-1], 1)
-    tile_subgoal = np.zeros((H - 1, tiles), np.int32)
-    for row, count in zip(tile_subgoal, tiles_of, strict=True):
-        row[: count.sum()] = np.repeat(np.arange(num_subgoals), count)
+    place = slot + tiles * tile * step
+    seen.reshape(-1)[place] = observations.T
+    source.reshape(-1)[place[1:]] = slot[:-1]
+    spare = tiles - tiles_of.sum(1, keepdims=True)  # these follow subgoal 0
+    each = np.tile(np.append(np.arange(num_subgoals), 0).astype(np.int32), H - 1)
+    tile_subgoal = np.repeat(each, np.concatenate([tiles_of, spare], 1).ravel()).reshape(H - 1, tiles)
     return slot, source, seen, tile_subgoal
 
 
 def bucket(count: int) -> int:
-    """``count`` rounded up to a ladder: powers of two up to 8, then eighths of the next power of two."""
+    """``count`` rounded up to a ladder: powers of two up to 8, then eighths of the next one, from 64 on sixteenths."""
     power = 1 << max(count - 1, 0).bit_length()
-    step = power if power <= 8 else power // 8
+    step = power if power <= 8 else power // (8 if power < 64 else 16)
     return -(-count // step) * step
 
 

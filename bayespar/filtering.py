@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .arrays import Array, is_traced
 from .evidence import choose_arithmetic
@@ -16,7 +16,50 @@ from .factored import Factored, at_subgoal
 from .forward import is_small, log_predict, log_sum, safe_log
 from .world import Family, Sparse, check_family
 
+_LOG_2 = float(np.log(2.0))
 _WRITTEN_OUT = 64  # terms of a sum that is written out; more take longer to compile than they save
+
+
+class Weights(eqx.Module):
+    """Weights of tasks, fraction * 2^power: their products neither underflow nor need a logarithm.
+
+    Attributes:
+        fraction: normal numbers, or 0.
+        power: integers as wide as ``fraction``.
+    """
+
+    fraction: Float[Array, " Z"]
+    power: Int[Array, " Z"]
+
+    @classmethod
+    def from_log(cls, log_weights: Any) -> Weights:
+        """Weights whose logarithms are these, nats; 0 for -inf."""
+        log_weights = jnp.asarray(log_weights)
+        possible = log_weights > -jnp.inf
+        log_weights = jnp.where(possible, log_weights, 0)
+        power = jnp.floor(log_weights / _LOG_2)
+        fraction = jnp.where(possible, jnp.exp(log_weights - power * _LOG_2), 0)
+        return cls(fraction, power.astype(_integer(fraction.dtype)))
+
+    def log(self) -> Float[Array, " Z"]:
+        """Their logarithms, nats; -inf for 0."""
+        return safe_log(self.fraction) + self.power * jnp.asarray(_LOG_2, self.fraction.dtype)
+
+    def __mul__(self, other: Weights) -> Weights:
+        """Products. One of the two has fractions in [1, 4), or 0: see :meth:`reduced`."""
+        return Weights(self.fraction * other.fraction, self.power + other.power)
+
+    def reduced(self) -> Weights:
+        """The same numbers with fractions in [1, 2), or 0; nothing is rounded."""
+        exponent = _exponent(self.fraction)
+        return Weights(self.fraction * _power_of_two(-exponent, self.fraction.dtype), self.power + exponent)
+
+    def normalised(self) -> Float[Array, " Z"]:
+        """Weights as probabilities; NaN if all are 0."""
+        exponent = self.power + _exponent(self.fraction)
+        top = jnp.where(self.fraction > 0, exponent, jnp.iinfo(exponent.dtype).min // 2).max()
+        scaled = self.fraction * _power_of_two(self.power - top, self.fraction.dtype)
+        return scaled / total(scaled)
 
 
 class Filter(eqx.Module):
@@ -73,15 +116,22 @@ class Filter(eqx.Module):
         """Weights after ``subgoal`` at step ``step`` (from 0) and the ``observation`` that followed."""
         if jax.tree.leaves(self.transition)[0].shape[0] == 0:
             return forward
-        kernel, emitted = self._kernel(step, subgoal), jnp.asarray(self.emission)[observation]
+        emitted = jnp.asarray(self.emission)[observation]
         if self.log_space:
-            by_task = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), kernel)
+            by_task = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), self._kernel(step, subgoal))
             return log_predict(forward.T, by_task).T + emitted
-        return _move(forward, kernel) * emitted
+        return self._moved(forward, step, subgoal) * emitted
 
     def log_likelihood(self, forward: Any) -> Float[Array, " Z"]:
         """log L_z(tau), nats; -inf where tau is impossible under z."""
-        return log_sum(forward, 0) if self.log_space else jnp.log(forward.sum(axis=0))
+        return log_sum(forward, 0) if self.log_space else jnp.log(total(forward))
+
+    def likelihood(self, forward: Any) -> Weights:
+        """L_z(tau), without a logarithm where forward weights are probabilities."""
+        if self.log_space:
+            return Weights.from_log(log_sum(forward, 0))
+        values = total(forward)
+        return Weights(values, jnp.zeros(values.shape, _integer(values.dtype)))
 
     def weights(self, forward: Any) -> Float[Array, "Z S"]:
         """Weights proportional to P_z(s | tau) for each task; zeros where tau is impossible under z."""
@@ -104,8 +154,49 @@ class Filter(eqx.Module):
                 kernel = jax.tree.map(jnp.exp, kernel)
         return (_move(belief, kernel) * emission).sum(axis=(1, 2))
 
+    def _moved(self, forward: Any, step: Any, subgoal: Any) -> Float[Array, "S2 Z"]:
+        """sum_s alpha(s, z) P_z(s' | s, g), in probability space."""
+        kernel = self.transition
+        if isinstance(kernel, (Sparse, Factored)) or len(forward) > _WRITTEN_OUT:
+            return _move(forward, self._kernel(step, subgoal))
+        # Row by row: where subgoals differ from run to run, a look-up of whole matrices takes half as long again.
+        steps, G, S = kernel.shape[:3]
+        rows = jnp.asarray(kernel).reshape(steps * G * S, *kernel.shape[3:])
+        first = (jnp.minimum(step, steps - 1) * G + subgoal) * S
+        moved = forward[0] * rows[first]
+        for s in range(1, S):
+            moved = moved + forward[s] * rows[first + s]
+        return moved
+
     def _kernel(self, step: Any, subgoal: Any) -> Any:
         return at_subgoal(self.transition, subgoal, lambda a, g: jnp.asarray(a)[jnp.minimum(step, a.shape[0] - 1), g])
+
+
+def total(x: Any) -> Any:
+    """The sum over the first axis of an array; in pairs where it is short, which vectorises over the other axes."""
+    if len(x) > _WRITTEN_OUT:
+        return x.sum(axis=0)
+    rows = [x[i] for i in range(len(x))]
+    while len(rows) > 1:
+        rows = [sum(rows[i : i + 2]) for i in range(0, len(rows), 2)]
+    return rows[0]
+
+
+def _integer(dtype: Any) -> Any:
+    return jnp.int32 if dtype == jnp.float32 else jnp.int64
+
+
+def _exponent(x: Any) -> Any:
+    """k with x in [2^k, 2^(k+1)), read from the bits of a normal number; below every other where x is 0."""
+    info = jnp.finfo(x.dtype)
+    return (jax.lax.bitcast_convert_type(x, _integer(x.dtype)) >> info.nmant) - (info.maxexp - 1)
+
+
+def _power_of_two(k: Any, dtype: Any) -> Any:
+    """2^k: 0 where that is too small for a normal number, and the largest one where it is too large."""
+    info = jnp.finfo(dtype)
+    bits = jnp.clip(k + (info.maxexp - 1), 0, 2 * info.maxexp - 2)
+    return jax.lax.bitcast_convert_type(bits << info.nmant, dtype)
 
 
 def _move_each(forward: Any, kernel: Factored) -> Float[Array, "S2 Z"]:

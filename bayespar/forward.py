@@ -123,7 +123,13 @@ def log_space_prefixes(
 log_space_block = jax.jit(log_space_prefixes, static_argnums=0)
 
 
-@partial(jax.jit, static_argnames=("tasks", "block", "dense", "prefix", "scaled"))
+# At its default level 3, LLVM unrolls the loop over the entries of a gathered row in full where S < 64, and then does
+# not vectorise it: at S = 32 gathers take three times as long, and all of this a quarter longer.
+@partial(
+    jax.jit,
+    static_argnames=("tasks", "block", "dense", "prefix", "scaled"),
+    compiler_options={"xla_backend_optimization_level": 2},
+)
 def probability_block(
     initial: Float[Array, "Zi S"],
     transition: Any,
@@ -150,8 +156,9 @@ def probability_block(
         block: tasks that are worked on at once.
         dense: expand a Sparse transition, one block of tasks at a time.
         prefix: log L of every prefix, in the layout of its step; else only of the whole episode (steps = 1).
-        scaled: after every step, scale the forward vector so that its first entry lies in [1, 2), by a power of two:
-            scaling rounds nothing, and exponents are added as integers. One entry is cheaper to read than a sum.
+        scaled: before every observation, scale the forward vector so that its first entry, unless 0, lies in [1, 2), by
+            a power of two: scaling rounds nothing, and exponents are added as integers. One entry is cheaper to read
+            than a sum.
     """
     S = initial.shape[1]
     steps, slots = source.shape
@@ -165,28 +172,26 @@ def probability_block(
         if dense and isinstance(kernel, Sparse):
             kernel = _dense(kernel, S)
 
-        def observe(carry: tuple[Array, Array, Array], origin: Array, seen: Array) -> tuple[Array, Array]:
-            y, factor, exponent = carry
+        def observe(carry: tuple[Array, Array], origin: Array, seen: Array) -> tuple[Array, Array]:
+            y, exponent = carry
             y = _rows(y, origin)
             if scaled:
-                y, exponent = y * _rows(factor, origin)[..., None], _rows(exponent, origin)
+                # Apart from the product with the row: worked out anew for each entry, it would cost as much again.
+                first = _rows(carry[0][..., 0], origin)
+                factor, power = lax.optimization_barrier(_power_of_two(jnp.where(first > 0, first, 1)))
+                y, exponent = y * factor[..., None], _rows(exponent, origin) + power
             return y * _rows(emission, seen), exponent
 
-        def step(carry: tuple[Array, Array, Array], plan: tuple[Array, ...]) -> tuple[Any, Any]:
+        def step(carry: tuple[Array, Array], plan: tuple[Array, ...]) -> tuple[Any, Any]:
             h, origin, seen, subgoals = plan
             x, exponent = observe(carry, origin, seen)
             total = _log_total(x, exponent) if prefix else None
             here = at_subgoal(kernel, subgoals, lambda a, g: a[:, jnp.minimum(h, a.shape[1] - 1), g])
-            x = x.reshape(block, tiles, -1, S)
-            y = _product(x, here)
-            y, factor = y.reshape(block, slots, S), carry[1]
-            if scaled:
-                factor, power = _power_of_two(y[..., 0])
-                exponent = exponent + power
-            return (y, factor, exponent), total
+            y = _product(x.reshape(block, tiles, -1, S), here)
+            return (y.reshape(block, slots, S), exponent), total
 
         y = jnp.broadcast_to(rho[:, None], (block, slots, S))
-        carry = (y, jnp.ones((block, slots), y.dtype), jnp.zeros((block, slots), jnp.int32))
+        carry = (y, jnp.zeros((block, slots), jnp.int32))
         before = []
         if steps > 1:
             plan = (jnp.arange(steps - 1), source[:-1], observations[:-1], tile_subgoal)

@@ -1,127 +1,246 @@
-"""Time ``log_evidence`` against dynamax's ``hmm_filter`` on the same random dense world.
+"""``log_evidence`` against dynamax, numpyro, numpy and a C kernel, on the same random dense worlds; and how it grows.
 
-    python benchmarks/evidence.py [--tasks 64 --states 16 --subgoals 8 --observations 16 --horizon 16 --episodes 1000]
+    python benchmarks/evidence.py [--cases sizes skewed long growth memory --repeats 9 --cpu --json rows.json]
 
-dynamax (pip install "bayespar[peers]") has no subgoals, so it is given one transition matrix per step of each
-episode, in every form we found to be fast; all of them and ours are timed in turn, in one process:
+All contestants are timed in turn, in one process, on new episodes at each call, so that whatever is planned for a
+prompt is paid for. ``evidence_peers.py`` holds the peers; one that is not installed is left out. ``evidence_kernel.c``
+is built where there is a compiler; with the rate of large matrix products it says what the machine could do at best.
 
-* ``matrices``: an array [H-1, S, S] gathered from the kernel; tasks one after the other, episodes vmapped
-  (vmapping both at once needs Z N (H-1) S^2 numbers at a time and is much slower; ``--all`` times it too);
-* ``function``: ``transition_fn``, which gathers each matrix when it is needed; episodes in blocks, tasks vmapped.
+* sizes: three worlds, in both precisions. numpy looped runs once, and numpyro in float32 on a few tasks, after which
+  its time is multiplied (it runs one task after the other).
+* skewed: subgoals drawn by Zipf's law. long: H = 1024.
+* growth: the time against N, H = T and Z over three decades, with the fitted slope of the logarithms.
+* memory: the peak beyond result and episodes, against N, each in a process of its own.
 
-Exit status 1 if the two disagree.
+Exit status 1 if two contestants differ by more than rounding can explain.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import ctypes
+import itertools
+import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import evidence_kernel
+import evidence_peers as peers
 import jax
-import jax.numpy as jnp
+import limits
 import numpy as np
-from dynamax.hidden_markov_model import hmm_filter
-from jax import lax
+from common import Row, installed, interleaved, machine, row, rows_of, save, table
 
-import bayespar as bp
-from bayespar.evidence import log_evidence
+from bayespar import Family, log_evidence
+from bayespar.evidence import choose_arithmetic
 
-TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
+Sizes = tuple[int, int, int, int, int, int]  # Z, S, G, O, H, N
+
+SIZES: tuple[Sizes, ...] = ((8, 8, 4, 8, 8, 1000), (64, 16, 8, 16, 16, 1000), (256, 32, 8, 32, 16, 1000))
+SKEWED: Sizes = (64, 16, 8, 16, 16, 1000)
+LONG: Sizes = (8, 8, 4, 8, 1024, 100)
+BASE: Sizes = (8, 8, 4, 8, 8, 1000)  # that growth starts from
+PROMPTS = 8  # drawn beforehand, and taken in turn
+NUMPYRO_WORK = 2**21  # Z N (H-1) S of what numpyro is given at most
+CASES = ("sizes", "skewed", "long", "growth", "memory")
+OURS = "bayespar"
 
 
-def random_world(args: argparse.Namespace, dtype: str) -> tuple[bp.Family, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(args.seed)
-    Z, S, G, O, H, N = args.tasks, args.states, args.subgoals, args.observations, args.horizon, args.episodes
+class Disagreement(Exception):
+    """Two contestants differ by more than rounding."""
+
+
+def world(sizes: Sizes, dtype: str, zipf: bool = False, prompts: int = PROMPTS) -> tuple[Family, list]:
+    """A random dense family, and prompts (observations, subgoals)."""
+    Z, S, G, O, H, N = sizes
+    rng = np.random.default_rng(0)
 
     def rows(*shape: int) -> np.ndarray:
         a = rng.random(shape)
         return a / a.sum(-1, keepdims=True)
 
-    family = bp.Family(rows(Z), rows(Z, S), rows(Z, G, S, S), rows(Z, S, O), np.zeros((H, O)), horizon=H)
-    return family.astype(dtype), rng.integers(0, O, (N, H)), rng.integers(0, G, (N, H - 1))
+    family = Family(rows(Z), rows(Z, S), rows(Z, G, S, S), rows(Z, S, O), np.zeros((H, O)), horizon=H).astype(dtype)
+    law = 1 / np.arange(1, G + 1) ** (1.5 if zipf else 0)
+    subgoals = [rng.choice(G, (N, H - 1), p=law / law.sum()) for _ in range(prompts)]
+    return family, [(rng.integers(0, O, (N, H)), g) for g in subgoals]
 
 
-def dynamax_forms(family: bp.Family, observations: np.ndarray, subgoals: np.ndarray, everything: bool) -> dict:
-    kernels = jax.device_put((family.initial, family.transition[:, 0], family.emission))
-    episodes = jax.device_put((observations, subgoals))
+def tolerance(family: Family, log_likelihood: np.ndarray) -> float:
+    """Sums of S positive terms err by S eps relative, at each of H steps; logarithms of that size by their own eps."""
+    eps = np.finfo(family.dtype).eps
+    return 2 * family.horizon * eps * (family.num_states + 8 + float(np.abs(log_likelihood).max()))
 
-    def matrices(rho: Any, kernel: Any, emission: Any, o: Any, g: Any) -> Any:
-        return hmm_filter(rho, kernel[g], jnp.log(emission)[:, o].T).marginal_loglik
 
-    def function(rho: Any, kernel: Any, emission: Any, o: Any, g: Any) -> Any:
-        likelihoods = jnp.log(emission)[:, o].T
-        return hmm_filter(rho, None, likelihoods, transition_fn=lambda h: kernel[g[h]]).marginal_loglik
+def compare(
+    benchmark: str,
+    sizes: Sizes,
+    dtype: str,
+    repeats: int,
+    *,
+    zipf: bool = False,
+    everyone: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """All contestants on one world."""
+    Z, S, _, _, H, N = sizes
+    with jax.enable_x64(dtype == "float64"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        family, prompts = world(sizes, dtype, zipf)
+        run: dict[str, peers.Contestant] = {OURS: lambda o, g: log_evidence(family, o, g)}
+        few: dict[str, int] = {}
+        scale: dict[str, float] = {}
+        if evidence_kernel.compiler():
+            run["C kernel"] = lambda o, g: evidence_kernel.log_evidence(pool, family, o, g)
+        if installed("dynamax"):
+            run |= peers.dynamax(family)
+        run["numpy, grouped"] = peers.numpy_grouped(family)
+        if everyone:
+            run["numpy, looped"] = peers.numpy_looped(family)
+            few["numpy, looped"] = 1
+            if dtype == "float32" and installed("funsor"):
+                tasks = min(Z, max(NUMPYRO_WORK // (N * (H - 1) * S), 1))
+                name = f"numpyro, {'all' if tasks == Z else f'{tasks} of {Z}'} tasks"
+                run[name] = peers.numpyro_enumeration(family, tasks)
+                few[name], scale[name] = min(repeats, 3), Z / tasks
+        calls = {name: cycled(f, prompts) for name, f in run.items()}
+        for prompt in prompts:  # prompts may need more tiles or fewer, so that two programs are compiled
+            log_evidence(family, *prompt)
+        times = interleaved(calls, repeats, few, clock)
+        agree(family, run, prompts[0])
+        arithmetic = choose_arithmetic(family)
+    times = {name: [t * scale.get(name, 1) for t in seconds] for name, seconds in times.items()}
+    case = f"{'x'.join(map(str, sizes))}{' Zipf' if zipf else ''}"
+    found = rows_of(benchmark, case, times, ours=OURS, dtype=dtype, work=2.0 * Z * N * (H - 1) * S * S)
+    chosen = "logarithms" if arithmetic is None else f"{arithmetic.dtype}, {'' if arithmetic.scaled else 'not '}scaled"
+    return [r | {"arithmetic": chosen} if r["name"] == OURS else r for r in found]
 
-    def by_task(one: Callable) -> Callable:
-        return lambda kernels, episodes: lax.map(
-            lambda task: jax.vmap(lambda o, g: one(*task, o, g))(*episodes), kernels
+
+def cycled(run: peers.Contestant, prompts: Sequence) -> Callable[[], np.ndarray]:
+    """A call without arguments that takes the next prompt each time."""
+    turn = itertools.cycle(prompts)
+    return lambda: run(*next(turn))
+
+
+def agree(family: Family, run: dict[str, peers.Contestant], prompt: tuple[np.ndarray, np.ndarray]) -> None:
+    """Raises Disagreement where a contestant's result is not ours. The looped one is asked about a few episodes."""
+    ours = run[OURS](*prompt)
+    bound = tolerance(family, ours)
+    for name, other in run.items():
+        episodes = 5 if name == "numpy, looped" else len(prompt[0])
+        theirs = other(*(a[:episodes] for a in prompt))
+        apart = float(np.abs(theirs - ours[: len(theirs), :episodes]).max())
+        if not apart <= bound:
+            raise Disagreement(f"{name} differs from {OURS} by {apart:.2g}; rounding explains {bound:.2g}")
+
+
+def growth(repeats: int) -> list[Row]:
+    """Seconds against N, H and Z, one at a time, and the slopes."""
+    found: list[Row] = []
+    for axis, place, values in (
+        ("N", 5, (10**3, 10**4, 10**5, 10**6)),
+        ("H", 4, (10, 10**2, 10**3, 10**4)),
+        ("Z", 0, (10, 10**2, 10**3, 10**4)),
+    ):
+        calls = {}
+        for value in values:
+            sizes = [*BASE]
+            sizes[place] = value
+            if axis != "N":
+                sizes[5] = 100
+            family, prompts = world((*sizes,), "float32", prompts=2 if value < 10**5 else 1)
+            calls[f"{axis} = {value}"] = cycled(lambda o, g, f=family: log_evidence(f, o, g), prompts)
+        times = interleaved(calls, repeats)
+        found += [row("evidence growth", case, OURS, t, dtype="float32") for case, t in times.items()]
+        medians = [statistics.median(t) for t in times.values()]
+        slope = float(np.polyfit(np.log(values), np.log(medians), 1)[0])
+        last = float(np.log(medians[-1] / medians[-2]) / np.log(values[-1] / values[-2]))
+        name = f"slope {slope:.2f}, of the last decade {last:.2f}"
+        found.append(
+            row("evidence growth", axis, name, list(times.values())[-1]) | {"slope": slope, "slope_last": last}
         )
-
-    def by_episode(one: Callable) -> Callable:
-        return lambda kernels, episodes: (
-            lax.map(lambda e: jax.vmap(lambda *task: one(*task, *e))(*kernels), episodes, batch_size=64).T
-        )
-
-    def at_once(one: Callable) -> Callable:
-        return lambda kernels, episodes: jax.vmap(lambda *task: jax.vmap(lambda o, g: one(*task, o, g))(*episodes))(
-            *kernels
-        )
-
-    forms = {"dynamax, matrices": by_task(matrices), "dynamax, function": by_episode(function)}
-    if everything:
-        forms |= {
-            "dynamax, matrices, all vmapped": at_once(matrices),
-            "dynamax, function, all vmapped": at_once(function),
-        }
-    jitted = {name: jax.jit(form) for name, form in forms.items()}
-    return {name: lambda f=f: np.asarray(f(kernels, episodes)) for name, f in jitted.items()}
+    return found
 
 
-def measure(args: argparse.Namespace, dtype: str) -> bool:
-    with jax.enable_x64(dtype == "float64"):
-        family, observations, subgoals = random_world(args, dtype)
-        runs = {"bayespar": lambda: log_evidence(family, observations, subgoals)}
-        runs |= dynamax_forms(family, observations, subgoals, args.all)
-        results = {name: run() for name, run in runs.items()}
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(args.repeats):
-            for name, run in runs.items():
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
-    ours = statistics.median(times["bayespar"])
-    worst = 0.0
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        apart = float(np.abs(results[name] - results["bayespar"]).max())
-        worst = max(worst, apart)
-        print(f"{dtype}  {name:32} {median * 1e3:9.1f} {median / ours:9.1f} {apart:12.1e}")
-    return worst <= TOLERANCE[dtype]
+def memory() -> list[Row]:
+    """The peak of fresh processes beyond what they held before and the result; Linux only."""
+    found = []
+    if not Path("/proc/self/clear_refs").exists():
+        return found
+    for episodes in (10**4, 10**5, 10**6):
+        command = [sys.executable, __file__, "--peak", str(episodes)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        beyond, seconds = map(float, out.split())
+        name = f"{beyond / 2**20:.0f} MB beyond result and episodes"
+        found.append(row("evidence memory", f"N = {episodes}", name, [seconds], dtype="float32") | {"bytes": beyond})
+    return found
+
+
+def peak(episodes: int) -> None:
+    """Prints the bytes that ``log_evidence`` takes at its peak beyond its result, and its seconds."""
+    family, _ = world((*BASE[:5], 1), "float32", prompts=1)
+    rng, few = np.random.default_rng(0), 4096
+    o, g = (np.empty((episodes, family.horizon - last), np.int32) for last in (0, 1))
+    for start in range(0, episodes, few):  # drawn in pieces, so that drawing leaves no higher mark
+        for array, size in ((o, family.num_observations), (g, family.num_subgoals)):
+            array[start : start + few] = rng.integers(0, size, array[start : start + few].shape)
+    log_evidence(family, o[:few], g[:few])
+    ctypes.CDLL(None).malloc_trim(0)  # what compiling took, and the allocator keeps
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = status("VmRSS")
+    held = []
+    times = interleaved({OURS: lambda: held.append(log_evidence(family, o, g))}, 1, {OURS: 1})
+    print(status("VmHWM") - before - held[0].nbytes, times[OURS][0])
+
+
+def status(name: str) -> int:
+    """Bytes, from /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def rows(repeats: int = 9, cases: Sequence[str] = CASES, clock: Callable[[], float] = time.perf_counter) -> list[Row]:
+    """All rows; raises :class:`Disagreement`."""
+    found = limits.rows()
+    for dtype in ("float32", "float64"):
+        if "sizes" in cases:
+            for sizes in SIZES:
+                found += compare("evidence", sizes, dtype, repeats, everyone=True, clock=clock)
+        if "skewed" in cases:
+            found += compare("evidence skewed", SKEWED, dtype, repeats, zipf=True, clock=clock)
+        if "long" in cases:
+            found += compare("evidence long", LONG, dtype, repeats, clock=clock)
+    if "growth" in cases:
+        found += growth(min(repeats, 3))
+    if "memory" in cases:
+        found += memory()
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    sizes = {"tasks": 64, "states": 16, "subgoals": 8, "observations": 16, "horizon": 16, "episodes": 1000}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--all", action="store_true", help="also time the slow forms of dynamax")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--cpu", action="store_true", help="CPU seconds of all threads, for a machine that is busy")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    names = ("jax", "dynamax", "numpy", "equinox")
-    print(f"python {platform.python_version()}, " + ", ".join(f"{n} {version(n)}" for n in names))
-    print(", ".join(f"{name} {getattr(args, name)}" for name in sizes) + f", median of {args.repeats}")
-    print(f"{'dtype':8} {'':32} {'ms':>9} {'ratio':>9} {'max |diff|':>12}")
-    agree = [measure(args, dtype) for dtype in ("float32", "float64")]
-    if not all(agree):
-        print("the results disagree", file=sys.stderr)
-    return 0 if all(agree) else 1
+    if args.peak:
+        peak(args.peak)
+        return 0
+    print(machine("jax", "numpy", "dynamax", "numpyro", "funsor"))
+    try:
+        found = rows(args.repeats, args.cases, time.process_time if args.cpu else time.perf_counter)
+    except Disagreement as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(found))
+    if args.json:
+        save(found, args.json)
+    return 0
 
 
 if __name__ == "__main__":

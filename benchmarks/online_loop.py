@@ -1,28 +1,53 @@
-"""The online loop of bayespar against the same loop in numpy, vectorised over seeds.
+"""The online loop against the same loop as others write it (see ``online_peers.py``): seconds for the same work.
 
-Both run BAIL on a random, partially observed world in float64, with the same experts (a table over the step and the
-last observation, so that the loop itself is measured and not the solver), an exploration coin of bias 0.1, and the
-posterior carried exactly. Runs alternate; the ratio is that of the medians.
+All run BAIL on a random, partially observed world in float64, with the same experts (a table over the step and the last
+observation, so that the loop itself is measured and not the solver), an exploration coin of bias 0.1, and the posterior
+carried exactly. Slow ones run fewer episodes or seeds, and their seconds are scaled up to the same number of steps in
+the environment; their names say so. Libraries without a loop only update their beliefs, which is less work.
 
-    python benchmarks/online_loop.py --sizes 16 8 4 8 8 --seeds 256 --episodes 1000
+    python benchmarks/online_loop.py [--repeats 5] [--json FILE]
+
+Exit status 1 if the means over seeds differ by more than chance explains, or beliefs by more than rounding does.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import statistics
-import time
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from common import Row, interleaved, machine, row, rows_of, save, table
+from online_peers import (
+    Problem,
+    jax_vmapped,
+    numba_parallel,
+    numpy_looped,
+    numpy_vectorised,
+    pomdp_py_beliefs,
+    pymdp_beliefs,
+)
 
 import bayespar as bp
 from bayespar.models.random_world import random_world
 from bayespar.planning.expert import Experts
+
+OURS = "bayespar"
+SIZES, SEEDS, EPISODES = (16, 8, 4, 8, 8), 256, 1000
+CASES = ("peers", "growth", "memory")
+DEVIATIONS = 5.0  # of the difference of two means, that chance is allowed
+BELIEF_TOLERANCE = 1e-4  # pymdp works in float32
+
+
+class Disagreement(Exception):
+    """Two contestants found different things."""
 
 
 class ReactiveExperts(Experts):
@@ -31,6 +56,9 @@ class ReactiveExperts(Experts):
     value: Any
     table: Any  # [H-1, O, Z]
     gap: float = eqx.field(static=True)
+
+    def fits(self, family):
+        return True
 
     def start(self, observation):
         return jnp.asarray(observation, jnp.int32)
@@ -45,89 +73,174 @@ class ReactiveExperts(Experts):
         return jnp.asarray(self.table)[step, memory]
 
 
-def numpy_loop(family, task, experts, epsilon, episodes, seeds, rng):
-    """What a careful numpy user writes: everything vectorised over seeds. Returns (regret, true task), [seeds, T]."""
-    S, G, H = family.num_states, family.num_subgoals, family.horizon
-    kernel = np.ascontiguousarray(np.moveaxis(family.transition[:, 0], 1, 0))  # [G, Z, S, S']
-    emission = np.ascontiguousarray(np.moveaxis(family.emission, 2, 0))  # [O, Z, S]
-    initial, reward, table, eye = family.initial, family.reward[..., 0], experts.table, np.eye(G)
-    initial_cdf, move_cdf, emit_cdf = (
-        np.cumsum(a, -1) for a in (family.initial[task], family.transition[task, 0], family.emission[task])
-    )
-
-    def draw(cdf, uniform):
-        return np.minimum((cdf <= uniform[:, None] * cdf[..., -1:]).sum(-1), cdf.shape[-1] - 1)
-
-    log_weights = np.tile(np.log(family.task_prior), (seeds, 1))
-    regret, true_task = np.empty((seeds, episodes)), np.empty((seeds, episodes))
-    uniform_policy = np.full(G, 1 / G)
-    for t in range(episodes):
-        u = rng.random((H + 1, 3, seeds))
-        explore = u[H, 1] < epsilon
-        state = draw(np.broadcast_to(initial_cdf, (seeds, S)), u[0, 0])
-        heard = draw(emit_cdf[state], u[0, 1])
-        forward = initial * emission[heard]
-        gained = reward[0, heard]
-        shifted = np.exp(log_weights - log_weights.max(1, keepdims=True))
-        true_task[:, t] = shifted[:, task] / shifted.sum(1)
-        for h in range(H - 1):
-            log_posterior = log_weights + np.log(forward.sum(2))
-            posterior = np.exp(log_posterior - log_posterior.max(1, keepdims=True))
-            posterior /= posterior.sum(1, keepdims=True)
-            bail = (posterior[:, :, None] * eye[table[h, heard]]).sum(1)
-            chosen = np.where(explore[:, None], uniform_policy, bail)
-            subgoal = draw(np.cumsum(chosen, 1), u[h + 1, 2])
-            state = draw(move_cdf[subgoal, state], u[h + 1, 0])
-            heard = draw(emit_cdf[state], u[h + 1, 1])
-            forward = np.matmul(forward[:, :, None, :], kernel[subgoal])[:, :, 0] * emission[heard]
-            gained += reward[h + 1, heard]
-        log_weights += np.log(forward.sum(2))
-        log_weights -= log_weights.max(1, keepdims=True)
-        regret[:, t] = experts.value[task, 0] - gained
-    return regret, true_task
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs=5, default=(16, 8, 4, 8, 8), metavar=("Z", "S", "G", "O", "H"))
-    parser.add_argument("--seeds", type=int, default=256)
-    parser.add_argument("--episodes", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
-    arguments = parser.parse_args()
-    family = bp.enumerate_program(functools.partial(random_world, seed=0, sizes=tuple(arguments.sizes)))
+@functools.cache
+def problem() -> Problem:
+    family = bp.enumerate_program(functools.partial(random_world, seed=0, sizes=SIZES))
     Z, G, H, O = family.num_tasks, family.num_subgoals, family.horizon, family.num_observations
     table = np.random.default_rng(1).integers(0, G, (H - 1, O, Z)).astype(np.int32)
-    experts = ReactiveExperts(value=np.ones((Z, 1)), table=table, gap=np.inf)
+    return Problem(family, table, task=0, epsilon=0.1)
 
-    def ours():
-        result = bp.simulate_regret(family, 0, "bail", 0.1, arguments.episodes, arguments.seeds, key=0, experts=experts)
-        return result.regret, result.true_task
 
-    def theirs():
-        return numpy_loop(family, 0, experts, 0.1, arguments.episodes, arguments.seeds, np.random.default_rng(0))
+def curves(episodes: int, seeds: int, key: int, dtype: str = "float64") -> bp.RegretCurves:
+    family, table, task, epsilon = problem()
+    experts = ReactiveExperts(value=np.ones((len(family.task_prior), 1), dtype), table=table, gap=np.inf)
+    return bp.simulate_regret(family.astype(dtype), task, "bail", epsilon, episodes, seeds, key=key, experts=experts)
 
-    start = time.perf_counter()
-    (regret, true_task), (numpy_regret, numpy_true_task) = ours(), theirs()
-    print(f"first call of bayespar, compilation included, and one of numpy: {time.perf_counter() - start:.1f} s")
-    for name, a, b in (("regret an episode", regret, numpy_regret), ("P(true task)", true_task, numpy_true_task)):
-        error = np.hypot(a.mean(1).std(), b.mean(1).std()) / np.sqrt(len(a))
-        print(
-            f"mean {name}: bayespar {a.mean():.5f}, numpy {b.mean():.5f}, standard error of the difference {error:.5f}"
-        )
-    times: dict[str, list[float]] = {"bayespar": [], "numpy": []}
-    for _ in range(arguments.repeats):
-        for name, run in (("bayespar", ours), ("numpy", theirs)):
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(t) for name, t in times.items()}
-    steps = arguments.seeds * arguments.episodes * (H - 1)
-    print(f"jax {jax.__version__}, numpy {np.__version__}, sizes {tuple(arguments.sizes)}, {family.dtype}")
-    for name, t in times.items():
-        rate = steps / medians[name] / 1e6
-        print(f"{name:9} median {medians[name]:.2f} s (from {min(t):.2f} to {max(t):.2f}), {rate:.2f} M steps/s")
-    print(f"ratio of medians: {medians['numpy'] / medians['bayespar']:.1f}")
+
+def ours(episodes: int, seeds: int, key: int, dtype: str = "float64") -> tuple[np.ndarray, np.ndarray]:
+    found = curves(episodes, seeds, key, dtype)
+    return found.regret, found.true_task
+
+
+def same_law(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether the means of regret and of P(true task) over all runs are equal, as far as can be told."""
+    for a, b in zip(one, other, strict=True):
+        error = np.hypot(*(c.mean(1).std(ddof=1) / np.sqrt(len(c)) for c in (a, b)))
+        if not abs(a.mean() - b.mean()) <= DEVIATIONS * error:
+            return False
+    return True
+
+
+def check_law(name: str, found: tuple[np.ndarray, np.ndarray]) -> None:
+    episodes = found[0].shape[1]
+    mine = ours(episodes, SEEDS, 1)
+    if not same_law(found, mine):
+        means = [(float(a.mean()), float(b.mean())) for a, b in zip(found, mine, strict=True)]
+        raise Disagreement(f"{name}: mean regret and P(true task), theirs and ours, are {means}")
+
+
+def peers(repeats: int) -> list[Row]:
+    """Everyone at the reference size."""
+    given = problem()
+    H, available = given.family.horizon, importlib.util.find_spec
+    loops = {
+        OURS: (ours, EPISODES, SEEDS),
+        f"{OURS}, float32": (functools.partial(ours, dtype="float32"), EPISODES // 4, SEEDS),
+        "numpy, vectorised over seeds": (numpy_vectorised(given), EPISODES // 4, SEEDS),
+        "jax, vmap of scan": (jax_vmapped(given), EPISODES // 10, SEEDS),
+        "numpy, a seed at a time": (numpy_looped(given), EPISODES // 50, SEEDS // 16),
+    }
+    if available("numba"):
+        loops["numba, 2 threads"] = (numba_parallel(given), EPISODES, SEEDS)
+    if same_law(ours(100, SEEDS, 0), ours(50, SEEDS, 1)):  # means over time, so it seems to learn half as fast
+        raise Disagreement("half the episodes were not told apart, so agreement shows nothing")
+    calls, work = {}, {}
+    for name, (loop, episodes, seeds) in loops.items():
+        check_law(name, loop(episodes, seeds, 0))
+        less = "" if (episodes, seeds) == (EPISODES, SEEDS) else f" ({seeds} seeds, {episodes} episodes, scaled)"
+        calls[name + less] = functools.partial(loop, episodes, seeds, 0)
+        work[name + less] = seeds * episodes * (H - 1)
+    rng = np.random.default_rng(0)
+    o = rng.integers(0, given.family.num_observations, (SEEDS, H))
+    g = rng.integers(0, given.family.num_subgoals, (SEEDS, H - 1))
+    for package, make, seeds in (
+        ("pymdp", lambda: pymdp_beliefs(given, SEEDS), SEEDS),
+        ("pomdp_py", lambda: pomdp_py_beliefs(given), 1),
+    ):
+        if not available(package):
+            print(f"{package} is not installed", file=sys.stderr)
+            continue
+        beliefs, name = make(), f"{package}, beliefs alone (an episode, {seeds} seeds, scaled)"
+        check_beliefs(package, beliefs(o[:seeds], g[:seeds]), o[:seeds], g[:seeds])
+        calls[name] = functools.partial(beliefs, o[:seeds], g[:seeds])
+        work[name] = seeds * (H - 1)
+    times = interleaved(calls, repeats, {name: min(repeats, 3) for name in calls if "scaled" in name})
+    full = SEEDS * EPISODES * (H - 1)
+    scaled = {name: [s * full / work[name] for s in seconds] for name, seconds in times.items()}
+    found = rows_of("online loop", "reference size", scaled, ours=OURS, dtype="float64")
+    for each in found:
+        each["steps_per_s"] = full / each["median_s"]
+        each["name"] += f", {each['steps_per_s']:.3g} steps/s"
+    return found
+
+
+def check_beliefs(name: str, found: np.ndarray, o: np.ndarray, g: np.ndarray) -> None:
+    family = problem().family
+    joint = np.log(family.task_prior)[:, None] + bp.log_evidence(family, o, g)
+    exact = np.exp(joint - joint.max(0)) / np.exp(joint - joint.max(0)).sum(0)
+    if not np.abs(found - exact.T).max() <= BELIEF_TOLERANCE:
+        raise Disagreement(f"{name}: beliefs differ by {np.abs(found - exact.T).max():.1e}")
+
+
+def growth(repeats: int) -> list[Row]:
+    """Seconds against T and against seeds, over three decades."""
+    found = []
+    for axis, values in (("T", (100, 1000, 10_000, 100_000)), ("seeds", (32, 320, 3200, 32_000))):
+        calls = {
+            f"{axis} = {n}": functools.partial(ours, n if axis == "T" else 64, 32 if axis == "T" else n, 0)
+            for n in values
+        }
+        times = interleaved(calls, repeats)
+        found += [row("online loop growth", case, OURS, t, dtype="float64") for case, t in times.items()]
+        least = [min(t) for t in times.values()]
+        slope = float(np.polyfit(np.log(values), np.log(least), 1)[0])
+        last = float(np.log(least[-1] / least[-2]) / np.log(values[-1] / values[-2]))
+        name = f"slope {slope:.2f}, of the last decade {last:.2f}"
+        found.append(row("online loop growth", axis, name, times[f"{axis} = {values[-1]}"]))
+        found[-1] |= {"slope": slope, "slope_last": last}
+    return found
+
+
+def memory() -> list[Row]:
+    """The peak of a fresh process beyond what it held before and beyond the result."""
+    found = []
+    for episodes in (1000, 10_000, 100_000):
+        command = [sys.executable, __file__, "--peak", str(episodes)]
+        beyond, seconds = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        name = f"{beyond / 2**20:.0f} MB beyond the result"
+        found.append(row("online loop memory", f"T = {episodes}", name, [seconds], dtype="float64") | {"bytes": beyond})
+    return found
+
+
+def peak(episodes: int) -> None:
+    """Prints the bytes that 32 runs take at their peak beyond the result, and their seconds; where /proc tells them."""
+    curves(1000, 32, 0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, or it would be that of compilation
+    before = _status("VmRSS")
+    held: list[bp.RegretCurves] = []
+    seconds = interleaved({OURS: lambda: held.append(curves(episodes, 32, 0))}, 1, {OURS: 1})[OURS][0]
+    result = sum(getattr(held[0], name).nbytes for name in ("regret", "true_task", "explored", "instructions"))
+    print(_status("VmHWM") - before - result, seconds)
+
+
+def _status(name: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
+def rows(repeats: int = 5, cases: Sequence[str] = CASES) -> list[Row]:
+    """All rows; raises :class:`Disagreement`."""
+    found = []
+    if "peers" in cases:
+        found += peers(repeats)
+    if "growth" in cases:
+        found += growth(min(max(repeats, 2), 3))  # one would be timed with its compilation
+    if "memory" in cases:
+        found += memory()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        peak(args.peak)
+        return 0
+    print(machine("jax", "numpy", "numba", "inferactively-pymdp", "pomdp-py"))
+    try:
+        found = rows(args.repeats, args.cases)
+    except Disagreement as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(found))
+    if args.json:
+        save(found, args.json)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -134,9 +134,22 @@ def test_scaling_changes_nothing(seed: int, dtype: str) -> None:
     family = family.astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evidence, "choose_arithmetic", lambda family: Arithmetic(family.dtype, scaled=True))
-        got = prefix_log_evidence(family, o, g)
-    assert got.dtype == dtype
-    close(got, oracle(family, o, g), rtol=1e-12 if dtype == "float64" else 1e-5, atol=1e-6)
+        rest = family.transition, family.emission, family.reward
+        late = bp.Family(family.task_prior, [0.0, 0.25, 0.75], *rest, horizon=family.horizon)
+        for world in (family, late):  # the entry that sets the scale may be 0 at the start
+            got = prefix_log_evidence(world, o, g)
+            assert got.dtype == dtype
+            close(got, oracle(world, o, g), rtol=1e-12 if dtype == "float64" else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_scale_does_not_wipe_out_what_it_scales(dtype: str) -> None:
+    """The entry that sets the scale is first 0 and then 1, in numbers where 1 - p is 1."""
+    p, H = {"float32": 1e-10, "float64": 1e-17}[dtype], 60
+    kernel = [[[p, 1 - p], [1 - p, p]]]
+    world = bp.Family([1.0], [0.0, 1.0], kernel, np.eye(2), np.zeros((H, 2)), horizon=H).astype(dtype)
+    assert evidence.choose_arithmetic(world) == Arithmetic(np.dtype(dtype), scaled=True)
+    assert log_evidence(world, [[(h + 1) % 2 for h in range(H)]], np.zeros((1, H - 1), int)).tolist() == [[0.0]]
 
 
 def test_the_arithmetic_follows_from_the_smallest_probabilities() -> None:
@@ -204,9 +217,31 @@ def test_blocks_of_tasks_and_episodes_do_not_show(monkeypatch: pytest.MonkeyPatc
     family, o, g = make((5, 3, 3, 3, 4, 150), "steps", 3)
     whole = prefix_log_evidence(family, o, g)
     monkeypatch.setattr(evidence, "BLOCK_EPISODES", 64)
+    monkeypatch.setattr(evidence, "TASK_GROUP", 3)  # and groups of 3 and 2, so that several blocks run side by side
     monkeypatch.setattr(evidence, "BLOCK_ENTRIES", 2 * 3 * 100)  # blocks of 2 of the 5 tasks, the last one overlapping
     np.testing.assert_allclose(prefix_log_evidence(family, o, g), whole, rtol=1e-13)
     np.testing.assert_allclose(whole[:, 70:75], oracle(family, o[70:75], g[70:75]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("log_space", [False, True])
+def test_repeated_episodes_are_worked_out_once(log_space: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, o, g = make((2, 3, 2, 3, 3, 12), "dense", 4)
+    expected = prefix_log_evidence(family, o, g)
+    if log_space:
+        monkeypatch.setattr(evidence, "choose_arithmetic", lambda family: None)
+    which = np.random.default_rng(0).integers(0, len(o), 700)
+    found = evidence.distinct_episodes(o[which], g[which])
+    assert found is not None
+    assert len(found[0]) == len(np.unique(np.concatenate([o, g], 1)[which], axis=0))
+    close(prefix_log_evidence(family, o[which], g[which]), expected[:, which])
+    close(log_evidence(family, o[which], g[which]), expected[:, which, -1])
+    # Where different episodes have one hash, none is taken for another.
+    monkeypatch.setattr(evidence, "_ODD", np.uint64(0))
+    assert evidence.distinct_episodes(o[which], g[which]) is None
+    close(log_evidence(family, o[which], g[which]), expected[:, which, -1])
+    # Episodes that only differ in their subgoals are different.
+    alike = evidence.distinct_episodes(np.zeros((64, 2), int), np.arange(64)[:, None])
+    assert alike is None
 
 
 def test_float32_log_odds() -> None:

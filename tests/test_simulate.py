@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import bayespar as bp
+from bayespar.filtering import Weights
 from bayespar.planning.bail import BailPlanner, bail_table
 from bayespar.planning.expert import HistoryExperts
 from bayespar.planning.histories import enumerate_histories
+from bayespar.planning.planner import Episode, Observed
 from bayespar.planning.value import policy_value, table_value
 from bayespar.statistics import MeanConfidence
 from bayespar.testing.oracle import Oracle, as_prompt, corpus_law
@@ -76,12 +78,61 @@ def test_same_key_same_curves_and_more_of_them_keep_the_earlier_ones():
         return bp.simulate_regret(family, "task 1", **settings)
 
     first = run()
-    for again in (run(key=jax.random.key(7)), run(episodes=300), run(seeds=20), run(episodes=8, seeds=17)):
+    for again in (run(key=jax.random.key(7)), run(episodes=300), run(seeds=40), run(episodes=8, seeds=17)):
         for name in ("regret", "true_task", "explored"):
             assert np.array_equal(getattr(again, name)[:3, :5], getattr(first, name)), name
-    long = run(episodes=300, seeds=20)
-    assert len(np.unique(long.regret[:, :5], axis=0)) > 10  # seeds differ, across blocks too
+    long = run(episodes=300, seeds=40)
+    assert len(np.unique(long.regret[:, :5], axis=0)) > 20  # seeds differ, across blocks and groups of blocks too
     assert not np.array_equal(run(key=8).regret, first.regret)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_keep_what_probabilities_lose(dtype):
+    log_weights = np.array([-5000.0, -4998.0, -1.0, 3000.0, -np.inf], dtype)
+    likelihood = np.array([0.5, 0.125, 0.0, 0.0, 1.0], dtype)
+    with jax.enable_x64(dtype == "float64"), np.errstate(divide="ignore"):
+        past = Weights.from_log(log_weights)
+        now = past * Weights.from_log(np.log(likelihood))
+        posterior, before, logs = (np.asarray(a) for a in (now.normalised(), past.normalised(), now.log()))
+        reduced = now.reduced()
+        assert np.array_equal(reduced.normalised(), posterior)
+        assert ((reduced.fraction >= 1) & (reduced.fraction < 2) | (reduced.fraction == 0)).all()
+        nothing = past * Weights.from_log(np.full(5, -np.inf, dtype))
+        assert np.isnan(nothing.normalised()).all()
+        joint = log_weights.astype(np.float64) + np.log(likelihood)
+    # Both survivors lie thousands of nats below what was believed; one is exp(2) / 4 as likely as the other.
+    rounding = float(8 * 5000 * np.finfo(dtype).eps)  # of numbers as large as the logarithms
+    assert posterior == pytest.approx(np.array([1, math.exp(2) / 4, 0, 0, 0]) / (1 + math.exp(2) / 4), abs=rounding)
+    assert (posterior[2:] == 0).all()
+    assert np.array_equal(before, [0, 0, 0, 1, 0])
+    assert logs[:2] == pytest.approx(joint[:2], abs=rounding)
+    assert (logs[2:] == -np.inf).all()
+    assert not (np.exp(log_weights - log_weights.max()) * likelihood).any()  # probabilities lose them
+
+
+def test_a_settled_posterior_recovers_as_logarithms_do():
+    """A task that hundreds of episodes all but ruled out is still there: the loop's posterior is exact after each."""
+    family, experts = tiny()
+    planner = BailPlanner(family, experts)
+    rng = np.random.default_rng(0)
+    o, g = rng.integers(0, 2, (600, 3)), rng.integers(0, 2, (600, 2))
+    logs = np.log(family.task_prior)[:, None] + np.cumsum(bp.log_evidence(family, o, g), axis=1)
+    exact = np.exp(logs - logs.max(axis=0)) / np.exp(logs - logs.max(axis=0)).sum(axis=0)
+
+    def episode(state, heard):
+        o, g = heard
+        for h in range(3):
+            state, _ = planner.step(state, Observed(o[h], g[max(h - 1, 0)], jnp.int32(h), jnp.int32(0)))
+        state = planner.observe(state, Episode(jnp.int32(0), o, g))
+        return state, (planner.posterior(state), state.log_weights)
+
+    with jax.enable_x64(True):
+        start = planner.init(0, jax.random.key(0))
+        found, kept = jax.jit(lambda s, x: jax.lax.scan(episode, s, x))(start, (o, g))[1]
+    differences = np.asarray(kept).T - logs
+    assert np.ptp(logs, axis=0).max() > 50
+    assert np.abs(np.asarray(found).T - exact).max() <= 1e-10
+    assert np.abs(differences - differences[0]).max() <= 1e-10
 
 
 def test_exploration_schedule():

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from ..arrays import Array
 from ..errors import InvalidPlannerError
-from ..filtering import Filter
+from ..filtering import Filter, Weights
 from ..history import Prompt, check_prompt
 from ..posterior.exact import exact_posterior, state_posterior_by_task
 from ..posterior.latents import Latents, as_latents
@@ -140,14 +140,24 @@ class BailState(eqx.Module):
     """What BAIL remembers.
 
     Attributes:
-        log_weights: log P_Z(z) + log evidence of the finished episodes, up to a constant, nats, [Z].
+        weights: P_Z(z) times the evidence of the finished episodes, up to a constant; made of their logarithms [Z], in
+            nats, or given.
         forward: forward weights of the current episode (see :class:`Filter`).
         memory: the experts' memory of the current history.
     """
 
-    log_weights: Float[Array, " Z"]
+    weights: Weights
     forward: Float[Array, "S Z"]
     memory: Any
+
+    def __init__(self, weights: Weights | Float[Array, " Z"], forward: Float[Array, "S Z"], memory: Any):
+        self.weights = weights if isinstance(weights, Weights) else Weights.from_log(weights)
+        self.forward, self.memory = forward, memory
+
+    @property
+    def log_weights(self) -> Float[Array, " Z"]:
+        """Logarithms of the weights, nats."""
+        return self.weights.log()
 
 
 class BailPlanner(Planner):
@@ -171,28 +181,32 @@ class BailPlanner(Planner):
 
     def step(self, state: BailState, observed: Observed) -> tuple[BailState, Any]:
         o, g, h, w = observed
-        first, before = h == 0, jnp.maximum(h - 1, 0)
-        forward = jnp.where(first, self.tracker.start(o), self.tracker.advance(state.forward, before, g, o))
-        memory = jax.tree.map(
-            lambda a, b: jnp.where(first, a, b),
-            self.experts.start(o),
-            self.experts.advance(state.memory, before, g, o),
+        before = jnp.maximum(h - 1, 0)
+        # A branch, not a choice between two results: loops over runs share the step, so one of the two is worked out.
+        forward, memory = jax.lax.cond(
+            h == 0,
+            lambda: _arrays((self.tracker.start(o), self.experts.start(o))),
+            lambda: _arrays(
+                (
+                    self.tracker.advance(state.forward, before, g, o),
+                    self.experts.advance(state.memory, before, g, o),
+                )
+            ),
         )
-        state = BailState(state.log_weights, forward, memory)
+        state = BailState(state.weights, forward, memory)
         return state, self.choose(self.probabilities(state), self.actions(state, h, w))
 
     def observe(self, state: BailState, episode: Episode) -> BailState:
-        log_weights = state.log_weights + self.tracker.log_likelihood(state.forward)
-        top = log_weights.max()
-        return BailState(log_weights - jnp.where(jnp.isfinite(top), top, 0), state.forward, state.memory)
+        weights = state.weights * self.tracker.likelihood(state.forward)
+        return BailState(weights.reduced(), state.forward, state.memory)
 
     def posterior(self, state: BailState) -> Float[Array, " Z"]:
         """P(z | past), between episodes."""
-        return jax.nn.softmax(state.log_weights)
+        return state.weights.normalised()
 
     def probabilities(self, state: BailState) -> Float[Array, " Z"]:
         """P(z | pt_h), after the observations of the current episode; NaN if they are impossible under every task."""
-        return jax.nn.softmax(state.log_weights + self.tracker.log_likelihood(state.forward))
+        return (state.weights * self.tracker.likelihood(state.forward)).normalised()
 
     def actions(self, state: BailState, step: Any, instruction: Any) -> Any:
         """pi*_z(tau_h, w) of every task, [Z]."""
@@ -202,8 +216,12 @@ class BailPlanner(Planner):
         """The probabilities of the subgoals, from the posterior and each task's expert subgoal."""
         if posterior.shape[0] * self.subgoals > _LARGEST_ONE_HOT:
             return jnp.zeros(self.subgoals, posterior.dtype).at[actions].add(posterior)
-        votes = actions[:, None] == jnp.arange(self.subgoals)
-        return jnp.where(votes, posterior[:, None], 0).sum(axis=0)
+        votes = actions == jnp.arange(self.subgoals)[:, None]
+        return jnp.where(votes, posterior, 0).sum(axis=1)
+
+
+def _arrays(tree: Any) -> Any:
+    return jax.tree.map(jnp.asarray, tree)
 
 
 class WatchedPlanner(Planner):

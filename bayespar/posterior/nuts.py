@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
 from ..arrays import Array
+from ..distributed import in_blocks
 from ..errors import ConvergenceWarning, InvalidProgramError, InvalidPromptError
 from ..history import Prompt, check_prompt
 from ..keys import as_key
@@ -151,12 +151,15 @@ def _attempt(
     likelihood = Likelihood(prompt, latents.example, decode=not thorough, fallback=thorough)
     likelihood = jax.tree.map(jnp.asarray, likelihood)
     pool = ThreadPoolExecutor(max_workers=1)  # two programs are compiled at the same time
-    chain = pool.submit(_compiled, latents, _Shapes(likelihood), settings)
+    shapes = _Shapes(likelihood)
+    chain = pool.submit(_compiled, latents, shapes, settings, _device())
     pool.shutdown(wait=False)
     starts = _starts(latents, likelihood, prompt, start, len(keys))
     if starts is None:
         return None
-    return likelihood, *_run(chain.result(), settings, likelihood, (*starts, keys), target_accept)
+    chain.result()
+    program = partial(_compiled, latents, shapes, settings)
+    return likelihood, *_run(program, settings, likelihood, (*starts, keys), target_accept)
 
 
 def evaluate(
@@ -231,16 +234,20 @@ def _run(program: Any, settings: Settings, likelihood: Likelihood, starts: Any, 
     """Draws [chain, draw, D], and what happened at each."""
     target = jnp.asarray(target_accept)
     if settings.vectorized:
-        return jax.tree.map(np.asarray, program(likelihood, target, *starts))
+        return jax.tree.map(np.asarray, program(_device())(likelihood, target, *starts))
 
     def run(chain: int) -> Any:
+        device = _device()
         with jax.enable_x64(True):  # a thread has settings of its own
-            return jax.tree.map(np.asarray, program(likelihood, target, *(a[chain] for a in starts)))
+            given = jax.device_put((likelihood, target, *(a[chain] for a in starts)), device)
+            return jax.tree.map(np.asarray, program(device)(*given))
 
-    count = len(starts[0])
-    with ThreadPoolExecutor(max_workers=min(count, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(run, range(count)))
-    return jax.tree.map(lambda *parts: np.stack(parts), *found)
+    return jax.tree.map(lambda *parts: np.stack(parts), *in_blocks(run, len(starts[0])))
+
+
+def _device() -> Any:
+    """Where this thread computes."""
+    return cast(Any, jax.config).jax_default_device or jax.local_devices()[0]
 
 
 class _Shapes:
@@ -258,14 +265,14 @@ class _Shapes:
 
 
 @lru_cache(maxsize=32)
-def _compiled(latents: Latents, likelihood: _Shapes, settings: Settings) -> Any:
+def _compiled(latents: Latents, likelihood: _Shapes, settings: Settings, device: Any) -> Any:
     """One program for warm-up and draws. Threads that met a function not yet compiled would each compile it."""
 
     def some(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((settings.vectorized, *shape) if settings.vectorized else shape, np.float64)
 
     chain = partial(_chain, latents, settings)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.default_device(device):
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), max(settings.vectorized, 1)))
         keys = keys if settings.vectorized else jax.ShapeDtypeStruct((), keys.dtype)
         starts = some(latents.dimension), some(), some(latents.dimension), keys

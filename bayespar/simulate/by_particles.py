@@ -6,9 +6,7 @@ prior. Between episodes the weights are updated, and when the particles have to 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays import precision_of
+from ..distributed import in_blocks
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..history import Prompt
 from ..keys import check_key
@@ -247,9 +246,7 @@ def _run(
             progress(episodes)
         return curves
 
-    first = run(0)  # alone, so that only one thread compiles
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        results = [first, *pool.map(run, range(1, seeds))]
+    results = in_blocks(run, seeds)
     regret, explored, asked = (np.stack(a) for a in zip(*results, strict=True))
     if np.isnan(regret).any():
         seed, t = (int(i) for i in np.argwhere(np.isnan(regret))[0])

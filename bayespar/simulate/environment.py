@@ -17,7 +17,7 @@ from ..world import Family, Sparse
 
 
 class Environment(eqx.Module):
-    """Cumulative kernels of every task; an axis of size 1 is shared.
+    """Cumulative kernels of every task, each row ending in exactly 1; an axis of size 1 is shared.
 
     Attributes:
         initial: [Z or 1, S].
@@ -35,22 +35,20 @@ class Environment(eqx.Module):
 
     def __init__(self, family: Family):
         kernel = family.transition
-        self.initial = np.cumsum(family.initial, axis=-1)
+        self.initial = _cumulative(family.initial)
         probabilities = kernel.probabilities if isinstance(kernel, Sparse) else kernel
-        self.transition = jax.tree.map(lambda a: np.cumsum(a, axis=-1), probabilities)
+        self.transition = jax.tree.map(_cumulative, probabilities)
         self.next_states = kernel.next_states if isinstance(kernel, Sparse) else None
-        self.emission = np.cumsum(family.emission, axis=-1)
-        self.instructions = np.cumsum(family.instruction_prior)
+        self.emission = _cumulative(family.emission)
+        self.instructions = _cumulative(family.instruction_prior)
 
     def instruct(self, uniform: Float[np.ndarray, "*batch"]) -> Int[np.ndarray, "*batch"]:
         """w, from one uniform number each, outside of traced code: what ``draw`` gives."""
-        total = self.instructions[-1]
-        target = np.minimum(uniform * total, np.nextafter(total, np.zeros_like(total)))
-        return np.searchsorted(self.instructions, target, side="right").astype(np.int32)
+        return np.searchsorted(self.instructions, uniform, side="right").astype(np.int32)
 
     def start(self, task: Any, uniform: Any) -> Any:
         """s_1 of a task, from one uniform number."""
-        return draw(_row(self.initial, task), uniform)
+        return _pick(_row(self.initial, task), uniform)
 
     def move(self, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
         """The next state."""
@@ -59,12 +57,12 @@ class Environment(eqx.Module):
         if isinstance(self.transition, Factored):
             return _move_each(self.transition, task, state, step, subgoal, uniform)
         step = jnp.minimum(step, self.transition.shape[1] - 1)
-        slot = draw(_row(self.transition, task, step, subgoal, state), uniform)
+        slot = _pick(_row(self.transition, task, step, subgoal, state), uniform)
         return slot if self.next_states is None else _row(self.next_states, task, step, subgoal, state)[slot]
 
     def emit(self, task: Any, state: Any, uniform: Any) -> Any:
         """What the Reporter says in ``state``."""
-        return draw(_row(self.emission, task, state), uniform)
+        return _pick(_row(self.emission, task, state), uniform)
 
 
 def _move_each(kernel: Factored, task: Any, state: Any, step: Any, subgoal: Any, uniform: Any) -> Any:
@@ -73,9 +71,9 @@ def _move_each(kernel: Factored, task: Any, state: Any, step: Any, subgoal: Any,
     moved = jnp.zeros((), jnp.int32)
     for factor, g, s in own:
         row = jnp.asarray(_row(factor, task, jnp.minimum(step, factor.shape[1] - 1), g, s))
-        part = draw(row, uniform)
+        part = _pick(row, uniform)
         low = jnp.where(part > 0, row[part - 1], 0)
-        uniform = jnp.clip((uniform * row[-1] - low) / (row[part] - low), 0, 1)
+        uniform = jnp.clip((uniform - low) / (row[part] - low), 0, 1)
         moved = moved * row.shape[0] + part
     return moved
 
@@ -85,17 +83,32 @@ def draw(cumulative: Any, uniform: Any) -> Any:
     cumulative = jnp.asarray(cumulative)
     total = cumulative[-1]
     target = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
-    return (cumulative <= target).sum().astype(jnp.int32)
+    return (cumulative <= target).sum(dtype=jnp.int32)
+
+
+def _pick(cumulative: Any, uniform: Any) -> Any:
+    """:func:`draw`, from cumulative weights that end in exactly 1."""
+    below = jnp.minimum(uniform, 1 - jnp.finfo(cumulative.dtype).epsneg)
+    return (cumulative <= below).sum(dtype=jnp.int32)
+
+
+def _cumulative(kernel: Any) -> Any:
+    sums = np.cumsum(kernel, axis=-1)
+    return sums / sums[..., -1:]
 
 
 def uniforms(entropy: list[int], block: int, chunk: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Uniform numbers in [0, 1) of stream (block, chunk), drawn in bulk by numpy's counter-based generator.
+    """Uniform numbers in [0, 1): the first of stream (block, chunk)."""
+    return stream(entropy, block, chunk).random(shape, dtype)
 
-    Its stream is the same in every version of JAX and on every device; and drawing a few numbers at a time inside the
-    loop costs as much as the rest of it.
+
+def stream(entropy: list[int], block: int, chunk: int) -> np.random.Generator:
+    """Stream (block, chunk) of uniform numbers, drawn in bulk by numpy's counter-based generator.
+
+    It is the same in every version of JAX and on every device; and drawing a few numbers at a time inside the loop
+    costs as much as the rest of it.
     """
-    stream = np.random.SeedSequence(entropy, spawn_key=(block, chunk))
-    return np.random.Generator(np.random.Philox(stream)).random(shape, dtype)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(block, chunk))))
 
 
 def split_key(key: Any) -> tuple[Any, list[int]]:

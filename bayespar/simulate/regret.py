@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..arrays import Array, precision_of
+from ..distributed import in_blocks
 from ..errors import InvalidPlannerError, InvalidWorldError
 from ..filtering import Filter
 from ..keys import check_key
@@ -35,10 +34,13 @@ from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..validation import check_count, check_fits, check_fraction, shown
 from ..world import Family
-from .environment import Environment, draw, split_key, uniforms
+from .environment import Environment, draw, split_key, stream
 
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
+# Where a step is cheap, so many blocks are run at once, so that numbers take the time and not their administration, and
+# so many steps are written out, so that what one leaves need not be moved to where the next looks for it.
+BLOCKS_TOGETHER = UNROLLED = 2
 LONGEST_CHUNK = 256
 _SHORT_CHUNK = 64  # where a block may be over early
 
@@ -60,7 +62,7 @@ PLANNERS: dict[str, Callable[[Family, Experts, int], Planner]] = {
 }
 """The planners by name, made of the family, its experts and the true task, which only the oracle may read."""
 
-# Planners that give nothing away once their posterior is certain.
+# Planners whose steps are cheap, and that give nothing away once their posterior is certain.
 _SETTLED = (BailPlanner, BawmPlanner, IndependentPlanner, MapPlanner, SequentialPlanner, ThompsonPlanner)
 
 
@@ -226,47 +228,66 @@ def simulate_regret(
     chunks = -(-episodes // chunk)
     padded = np.zeros((chunks * chunk, 2), family.dtype)
     padded[:episodes] = np.stack([rule.coin, rule.gate], axis=1)
-    blocks = -(-seeds // SEED_BLOCK)
+    cheap = type(chosen) in _SETTLED
+    together, unroll = (BLOCKS_TOGETHER, UNROLLED) if cheap else (1, 1)
+    width = SEED_BLOCK * together
+    groups = -(-seeds // width)
     root, entropy = split_key(key)
     with precision_of(family):
-        keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
+        keys = jax.random.split(root, groups * width).reshape(groups, width)
         if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), keys[0, 0]) is None:
             chosen = WatchedPlanner(chosen, BailPlanner(family, experts))
-        loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated)
+        loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated, unroll)
 
-    def stream(block: int, c: int) -> np.ndarray:
-        """The numbers of a chunk: the same for an episode however long the chunks are."""
-        start = c * chunk % LONGEST_CHUNK
-        shape = (start + chunk, SEED_BLOCK, family.horizon + 1, 3)
-        return uniforms(entropy, block, c * chunk // LONGEST_CHUNK, shape, family.dtype)[start:]
+    def numbers(group: int) -> Iterator[np.ndarray]:
+        """Chunk after chunk, in one buffer; the same for an episode and a seed however long and wide the chunks are."""
+        shape = together, chunk, SEED_BLOCK, family.horizon + 1, 3
+        held, streams = np.empty(shape, family.dtype), []
+        for start in range(0, chunks * chunk, chunk):
+            if start % LONGEST_CHUNK == 0:
+                blocks = range(group * together, (group + 1) * together)
+                streams = [stream(entropy, block, start // LONGEST_CHUNK) for block in blocks]
+            for rows, source in zip(held, streams, strict=True):
+                source.random(out=rows, dtype=family.dtype)
+            yield held
 
-    def run(block: int) -> list[np.ndarray]:
+    def run(group: int) -> list[np.ndarray]:
+        curves: list[np.ndarray] = []  # [seeds of the group, T] each
+
+        def store(start: int, parts: list[np.ndarray]) -> None:
+            if not curves:
+                rows = min(width, seeds - group * width)
+                curves.extend(np.empty((rows, episodes), part.dtype) for part in parts)
+            for curve, part in zip(curves, parts, strict=True):
+                room = curve[:, start : start + part.shape[1]]
+                room[:] = part[: room.shape[0], : room.shape[1]]
+
         with precision_of(family):
-            curves: list[Any] = []
             state: Any = None
-            for c in range(chunks):
-                uniform = stream(block, c)
-                state = start_block(loop, keys[block], uniform[0]) if c == 0 else state
+            uniforms = numbers(group)
+            for c, uniform in enumerate(uniforms):
+                if c == 0:
+                    state = start_block(loop, keys[group], uniform[:, 0].reshape(width, -1, 3))
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
-                curves.append([np.asarray(a).T for a in out])
-                over = ends and (c + 1) * chunk > last_coin and bool((curves[-1][1][:, -1] == 1).all())
+                parts = [np.asarray(a).T for a in out]
+                store(c * chunk, parts)
+                left = chunks - c - 1
+                over = ends and left > 0 and (c + 1) * chunk > last_coin and bool((parts[1][:, -1] == 1).all())
                 if progress is not None:
-                    progress(SEED_BLOCK * chunk * (chunks - c if over else 1))
+                    progress(width * chunk * (left + 1 if over else 1))
                 if over:
-                    rest = (SEED_BLOCK, chunk * (chunks - c - 1))
-                    numbers = np.zeros(rest, family.dtype)
+                    rest = (width, chunk * left)
+                    coins = np.zeros(rest, family.dtype)
                     if family.num_instructions > 1:
-                        for i, part in enumerate(np.split(numbers, range(chunk, rest[1], chunk), axis=1)):
-                            part[:] = stream(block, c + 1 + i)[:, :, family.horizon, 0].T[:, : part.shape[1]]
-                    asked = loop.environment.instruct(numbers)
-                    curves.append([np.zeros(rest), np.ones(rest), np.zeros(rest, bool), asked])
+                        for part, later in zip(np.split(coins, left, axis=1), uniforms, strict=True):
+                            part[:] = later[:, :, :, family.horizon, 0].swapaxes(1, 2).reshape(width, chunk)
+                    asked = loop.environment.instruct(coins)
+                    store((c + 1) * chunk, [np.zeros(rest), np.ones(rest), np.zeros(rest, bool), asked])
                     break
-            return [np.concatenate(a, axis=1) for a in zip(*curves, strict=True)]
+        return curves
 
-    first = run(0)  # alone, so that only one thread compiles
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        results = [first, *pool.map(run, range(1, blocks))]
-    regret, true_task, explored, asked = (np.concatenate(a)[:seeds, :episodes] for a in zip(*results, strict=True))
+    found = in_blocks(run, groups)
+    regret, true_task, explored, asked = (np.concatenate([curves.pop(0) for curves in found]) for _ in range(4))
     if np.isnan(regret).any():
         seed, t = (int(i) for i in np.argwhere(np.isnan(regret))[0])
         raise InvalidPlannerError(
@@ -302,6 +323,7 @@ class Loop(eqx.Module):
     horizon: int = eqx.field(static=True)
     estimator: str = eqx.field(static=True)
     gated: bool = eqx.field(static=True)
+    unroll: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -312,6 +334,7 @@ class Loop(eqx.Module):
         experts: Experts,
         estimator: str,
         gated: bool,
+        unroll: int = 1,
     ):
         self.environment = Environment(family)
         self.planner, self.explorer, self.experts = planner, explorer, experts
@@ -321,6 +344,7 @@ class Loop(eqx.Module):
         self.horizon = family.horizon
         self.estimator = estimator
         self.gated = gated
+        self.unroll = unroll
         self.label = task_classes(family).label if gated else np.zeros(family.num_tasks, int)
 
 
@@ -337,13 +361,14 @@ def start_block(loop: Loop, keys: Any, uniform: Any) -> Any:
 
 @eqx.filter_jit
 def _run_chunk(loop: Loop, state: Any, uniform: Any, rules: Any) -> Any:
-    """A chunk of episodes for a block of seeds."""
+    """A chunk of episodes for some blocks of seeds; ``uniform`` is [blocks, T, seeds of a block, H+1, 3]."""
 
     def episode(state: Any, item: Any) -> Any:
         uniform, rule = item
         return jax.vmap(lambda s, u: run_episode(loop, s, u, rule))(state, uniform)
 
-    return jax.lax.scan(episode, state, (uniform, rules))
+    by_episode = jnp.moveaxis(uniform, 0, 1).reshape(len(rules), -1, *uniform.shape[3:])
+    return jax.lax.scan(episode, state, (by_episode, rules))
 
 
 def run_episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
@@ -391,7 +416,7 @@ def run_episode(loop: Loop, state: Any, uniform: Any, rule: Any) -> Any:
 
     zero = jnp.zeros((), uniform.dtype)
     carry = planner_state, explorer_state, s, o, jnp.int32(-1), memory, forward, zero, gained
-    carry, (observations, subgoals) = jax.lax.scan(step, carry, (jnp.arange(H - 1), uniform[1:H]))
+    carry, (observations, subgoals) = jax.lax.scan(step, carry, (jnp.arange(H - 1), uniform[1:H]), unroll=loop.unroll)
     planner_state, _, _, o, g, _, _, loss, gained = carry
     planner_state, _ = loop.planner.step(planner_state, Observed(o, g, jnp.int32(H - 1), w))
     planner_state = loop.planner.observe(planner_state, Episode(w, jnp.append(observations, o), subgoals))

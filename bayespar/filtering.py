@@ -59,7 +59,8 @@ class Weights(eqx.Module):
         exponent = self.power + _exponent(self.fraction)
         top = jnp.where(self.fraction > 0, exponent, jnp.iinfo(exponent.dtype).min // 2).max()
         scaled = self.fraction * _power_of_two(self.power - top, self.fraction.dtype)
-        return scaled / total(scaled)
+        norm = total(scaled)
+        return jnp.where((scaled == norm) & (norm > 0), 1, scaled / norm)  # XLA may multiply by 1 / norm: not quite 1
 
 
 class Filter(eqx.Module):

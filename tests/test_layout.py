@@ -18,7 +18,7 @@ LAYERS = [
     {"errors", "arrays", "literal"},
     {"enumeration"},
     {"validation"},
-    {"distributed", "keys", "sparse", "factored", "team"},
+    {"compilations", "distributed", "keys", "sparse", "factored", "team"},
     {"subprogram"},
     {"low_level"},
     {"world"},

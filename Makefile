@@ -42,10 +42,9 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 
+# Every comparison, side by side: a table, and how cost grows, in bench/.
 bench: $(VENV)-peers/stamp
-	$(VENV)-peers/bin/python benchmarks/evidence.py
-	$(VENV)-peers/bin/python benchmarks/online_loop.py
-	$(VENV)-peers/bin/python benchmarks/actors.py
+	$(VENV)-peers/bin/python benchmarks/run.py --out bench
 
 # Tests the adapters to other libraries, and prints what the checks find in those libraries.
 peers: $(VENV)-peers/stamp

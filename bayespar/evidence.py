@@ -49,7 +49,8 @@ from .world import Family, Sparse
 
 _FEW_STATES = 64  # of so many, a kernel is made dense in no time
 BLOCK_EPISODES = 1024  # episodes worked on at once: workspace does not grow with N
-TASK_GROUP = 16  # tasks that one thread works on; fixed, so that results do not depend on the machine
+TASK_GROUP = 16  # tasks that one thread works on, at most; fixed, so that results do not depend on the machine
+SMALL_STEP = 2**20  # products in a step that take less time than to compile a program for fewer
 BLOCK_ENTRIES = 2**16  # entries of a block's forward vectors that are to stay in a core's cache
 SAMPLE = 512  # episodes looked at to see whether many are alike
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # its powers spread small integers over all 64 bits
@@ -204,12 +205,15 @@ def _by_probabilities(
     # Few episodes would leave most of a large tile empty.
     fitting = max(8, _power_below(len(observations) // (2 * G)))
     tile = min(max(32, large), _power_below(episodes // (2 * G)), fitting)
+    # A few episodes are worked out by one program, however many they are, and with all their prefixes.
+    least = min(8, _power_below(SMALL_STEP // (Z * S * (S if dense else K) * tile)))
+    every = prefix or len(observations) <= least * tile
     out = _result(family, len(observations), prefix)
     kernels = cast.initial, transition, cast.emission.swapaxes(1, 2)
-    groups, blocks = _blocks(Z, TASK_GROUP), _blocks(len(observations), episodes)
+    groups, blocks = _groups(Z), _blocks(len(observations), episodes)
 
     def plan(rows: slice) -> tuple[np.ndarray, ...]:
-        return plan_tiles(observations[rows], subgoals[rows], G, tile)
+        return plan_tiles(observations[rows], subgoals[rows], G, tile, least)
 
     def work(item: tuple[slice, tuple[slice, tuple[np.ndarray, ...]]]) -> None:
         tasks, (rows, (slot, source, seen, tile_subgoal)) = item
@@ -223,12 +227,12 @@ def _by_probabilities(
                 tasks=count,
                 block=min(count, _power_below(BLOCK_ENTRIES // (S * source.shape[1]))),
                 dense=dense,
-                prefix=prefix,
+                prefix=every,
                 scaled=arithmetic.scaled,
             )
         found = np.asarray(block)
         if not prefix:  # at the last step the episodes lie in order
-            out[tasks, rows] = found[:, 0, : slot.shape[1]]
+            out[tasks, rows] = found[:, -1, : slot.shape[1]]
             return
         for h in range(H):
             out[tasks, rows, h] = found[:, h][:, slot[h]]
@@ -255,14 +259,14 @@ def _by_probabilities(
 
 
 def plan_tiles(
-    observations: np.ndarray, subgoals: np.ndarray, num_subgoals: int, tile: int
+    observations: np.ndarray, subgoals: np.ndarray, num_subgoals: int, tile: int, least: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Where each episode lies at each step, so that each tile of ``tile`` slots shares one subgoal.
 
     Returns:
         slot of each episode at each step [H, N] (0..N-1 in order at the last), and the three plans that
         ``probability_block`` takes: source [H, slots], observations [H, slots], tile subgoals [H-1, tiles].
-        The number of tiles is a :func:`bucket`. Slots without an episode follow slot 0.
+        The number of tiles is a :func:`bucket`, and at least ``least``. Slots without an episode follow slot 0.
     """
     N, H = observations.shape
     step = np.arange(H)[:, None]
@@ -272,7 +276,7 @@ def plan_tiles(
     counts = np.bincount((columns + num_subgoals * step[:-1]).ravel(), minlength=(H - 1) * num_subgoals)
     counts = counts.reshape(H - 1, num_subgoals)
     tiles_of = -(-counts // tile)
-    tiles = bucket(max(int(tiles_of.sum(1).max(initial=0)), -(-N // tile)))
+    tiles = bucket(max(int(tiles_of.sum(1).max(initial=0)), -(-N // tile), least))
     # From an episode's rank among all episodes, sorted, to its slot: groups start at whole tiles.
     shift = (np.cumsum(tiles_of, 1) - tiles_of) * tile - (np.cumsum(counts, 1) - counts)
     slot = np.empty((H, N), np.int32)
@@ -304,6 +308,12 @@ def _power_below(number: int) -> int:
 
 def _blocks(count: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _groups(tasks: int) -> list[slice]:
+    """Tasks in groups of one size, for which one program is compiled; the last two overlap where it does not divide."""
+    size = -(-tasks // -(-tasks // TASK_GROUP))
+    return [slice(min(i, tasks - size), min(i, tasks - size) + size) for i in range(0, tasks, size)]
 
 
 def _result(family: Family, episodes: int, prefix: bool) -> np.ndarray:

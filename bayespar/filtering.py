@@ -17,7 +17,7 @@ from .forward import is_small, log_predict, log_sum, safe_log
 from .world import Family, Sparse, check_family
 
 _LOG_2 = float(np.log(2.0))
-_WRITTEN_OUT = 64  # terms of a sum that is written out; more take longer to compile than they save
+_WRITTEN_OUT = 16  # terms of a sum that is written out; more take longer to compile than they save
 
 
 class Weights(eqx.Module):

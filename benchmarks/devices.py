@@ -81,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name, default in {"keys": 4, "seeds": 32, "episodes": 100, "repeats": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--save", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
     args = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         print("this needs two cores", file=sys.stderr)
@@ -100,8 +100,8 @@ def main() -> int:
     by = {(r["case"], r["name"]): r["median_s"] for r in found}
     for case in dict.fromkeys(r["case"] for r in found):
         print(f"{case}: two processes are {by[case, '1 process'] / by[case, '2 processes']:.2f} times as fast as one")
-    if args.save is not None:
-        common.save(found, args.save)
+    if args.json is not None:
+        common.save(found, args.json)
     if not same:
         print("the results differ", file=sys.stderr)
     return 0 if same else 1

@@ -300,7 +300,7 @@ class _Episode:
         """J_z(pi*_z, w) - J_z(pi, w) of each of m policies, [m, C]."""
         left = np.broadcast_to(self.owed[:, w], (m, self.owed.shape[0])).copy()
         for y, paid in zip(flows, self.rewards[w], strict=True):
-            left -= np.einsum("mng,ngc->mc", y, paid, optimize=True)
+            left -= y.reshape(m, -1) @ paid.reshape(-1, left.shape[1])
         return left
 
     def _planned(self, beliefs: np.ndarray, w: int) -> list[np.ndarray]:
@@ -419,7 +419,7 @@ def _doubt(beliefs: np.ndarray, weight: np.ndarray, likelihood: np.ndarray) -> n
     joint = beliefs[:, None] * likelihood
     total = joint.sum(axis=2, keepdims=True)
     wrong = (total - joint) / np.where(total > 0, total, 1)
-    return np.einsum("mn,nc,mnc->mc", weight, likelihood, wrong, optimize=True)
+    return (weight[:, None] @ (likelihood * wrong))[:, 0]
 
 
 def _sum_rows(rows: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
@@ -427,6 +427,6 @@ def _sum_rows(rows: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
     return _gather(index, np.ones(len(index)), size) @ rows
 
 
-def _gather(index: np.ndarray, weights: np.ndarray, size: int) -> sparse.csr_array:
+def _gather(index: np.ndarray, weights: np.ndarray, size: int) -> sparse.csc_array:
     """The matrix that adds up weighted entries by index."""
-    return sparse.csr_array((weights, (index, np.arange(len(index)))), shape=(size, len(index)))
+    return sparse.csc_array((weights, index, np.arange(len(index) + 1)), shape=(size, len(index)))

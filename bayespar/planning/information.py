@@ -255,7 +255,9 @@ def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> li
     with precision_of(family):
         for w in range(family.num_instructions):
             start = jax.tree.map(lambda a: _rows(jnp.asarray(a)[None], np.zeros_like(seen)), policy.init(w, root))
-            arrived = step_all(policy, start, seen.astype(np.int32), np.full(len(seen), -1, np.int32), 0, w)
+            arrived = step_all(
+                policy, start, seen.astype(np.int32), np.full(len(seen), -1, np.int32), np.int32(0), np.int32(w)
+            )
             into, table = graph.root[seen], []
             for h, layer in enumerate(graph.layers):
                 state, probabilities = _merged(arrived, into)
@@ -263,7 +265,7 @@ def graph_table(graph: InformationGraph, policy: Planner, *, key: Any = 0) -> li
                 if h < len(graph.layers) - 1:
                     before = jax.tree.map(lambda a, n=layer.node: _rows(a, n), state)
                     heard = layer.observation.astype(np.int32), layer.subgoal.astype(np.int32)
-                    arrived, into = step_all(policy, before, *heard, h + 1, w), layer.child
+                    arrived, into = step_all(policy, before, *heard, np.int32(h + 1), np.int32(w)), layer.child
             tables.append(table)
     return tables
 

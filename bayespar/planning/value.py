@@ -73,7 +73,7 @@ def policy_table(histories: Histories, policy: Any, *, key: Any = 0) -> list[Flo
                 else:
                     state = jax.tree.map(lambda a, parent=layer.parent: a[parent], state)
                 observed = layer.observation, layer.subgoal
-                state, table[h][:, w] = step_all(planner, state, *observed, h, w)
+                state, table[h][:, w] = step_all(planner, state, *observed, np.int32(h), np.int32(w))
     for rows in table:
         check_probabilities(rows, family.num_subgoals)
     return table

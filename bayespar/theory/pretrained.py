@@ -25,7 +25,7 @@ from .claim import Subject
 EPISODES = 32
 LAPSE = 1e-3
 TILT = 5.0
-QUICK = TrainingPlan(EPISODES)
+QUICK = TrainingPlan(EPISODES, steps=1_800)
 SIZES, WIDTHS = (400, 1_200, 4_000, 12_000), (32, 64)
 FULL = TrainingPlan(EPISODES, steps=20_000, positions=3072, rate=2e-3)
 PROMPTS, FULL_PROMPTS = 8_192, 32_768

@@ -152,7 +152,7 @@ def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Find
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads in the middle of their work
     with context.Manager() as manager:
         told: Any = manager.Queue()
-        with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context) as pool:
+        with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context, _on_one_thread) as pool:
             running = [pool.submit(_report_to, told, one) for one in arguments]
             while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
                 _pass_on(told, progress)
@@ -164,6 +164,11 @@ def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Find
                 findings, compiled = future.result()
                 include(compiled)
                 yield findings
+
+
+def _on_one_thread() -> None:
+    """There is a process for every core, so that a product on several threads would only wait for the others."""
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}"
 
 
 def _soon(one: Any) -> bool:

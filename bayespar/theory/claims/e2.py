@@ -78,6 +78,7 @@ def against_bounds(
     return inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(most), said)
 
 
+@functools.cache  # one object, for which the loop is compiled once
 def reading(tasks: int, accuracy: float = 0.5) -> tuple[FunctionPlanner, float]:
     """Always read the sign of the needle, and its eta: 1 - [2 sqrt(a b) + (K-2) b], a = q + b, b = (1-q)/K."""
 

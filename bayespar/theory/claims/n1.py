@@ -20,8 +20,8 @@ from ..verdict import Outcome, TwinOutcome, all_of, closed_form, not_applicable
 
 # (K, T, runs). At T = K the standard deviation is near 0.58 of the mean, at T = K/2 near 0.43 of it; so many runs give
 # a half-width near 1.8 % at the error level of one check.
-SIZES = ((16, 16, 26_000), (64, 32, 15_000))
-FULL_SIZES = (*SIZES, (64, 64, 26_000), (256, 256, 26_000))
+SIZES = ((16, 16, 28_000), (64, 32, 17_000))
+FULL_SIZES = (*SIZES, (64, 64, 28_000), (256, 256, 28_000))
 TWIN_SIZE = (64, 64, 4_000)  # the twin is 24 % off
 FORGETS_EVERY = 4
 

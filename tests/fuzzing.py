@@ -1139,6 +1139,29 @@ def of_written(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str,
     }  # fmt: skip
 
 
+def swept(family: Any, planner: Any, exploration: Any, episodes: Any, key: Any, **given: Any) -> Any:
+    """A sweep of one combination."""
+    point = {"planners": [planner], "explorations": [exploration], "episodes": [episodes], "keys": [key]}
+    return bp.sweep({"world": family}, **point, **given)
+
+
+def of_sweep(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:
+    return {
+        "folder": ("folder", new_folder(rng)),
+        "planner": ("word", pick(rng, ["bail", "map", "oracle"])),
+        "exploration": ("fraction", 0.5),
+        "episodes": ("count", 2),
+        "key": ("count", 3),
+        "seeds": ("count", 2),
+        **optional(
+            rng,
+            exploration_policy=("word", pick(rng, ["uniform", "best"])),
+            workers=("count", 1),
+            progress=("function", lambda done, of: None),
+        ),
+    }
+
+
 @functools.cache
 def manifest() -> bytes:
     place = Path(new_folder())
@@ -1651,6 +1674,7 @@ ENTRIES: dict[str, Entry] = {
     "train": Entry(trained, of_training, weight=0.3, valid=0.05),
     "train.checkpoint": Entry(trained_on, lambda rng: {"written": ("bytes", checkpoint())}, weight=0.15),
     "write_corpus": Entry(bp.write_corpus, with_family(of_written), weight=0.5, valid=0.05, refuses=POLICY_WORDS),
+    "sweep": Entry(swept, with_family(of_sweep), weight=0.3, valid=0.05, refuses=PLANS),
     "write_corpus.manifest": Entry(gone_on, lambda rng: {"written": ("bytes", manifest())}, weight=0.2),
     "audit": Entry(
         audited,

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 
-import equinox as eqx
 import numpy as np
 import pytest
 
@@ -23,7 +22,7 @@ from bayespar.learned.ranking import rank
 from bayespar.learned.rivals import BAIL, RIVALS, Evidence, Fit, bayes, fit
 from bayespar.learned.text import of_text, question, read_question
 from bayespar.learned.weights import evidence_weights
-from bayespar.planning.bail import BailPlanner
+from bayespar.planning.bail import BailPlanner, BailState
 from bayespar.report.audit_page import render, write_audit
 from bayespar.simulate.regret import PLANNERS
 from bayespar.simulate.replay import replay
@@ -46,7 +45,7 @@ class Forgetting(BailPlanner):
 
     def observe(self, state, episode):
         past = self.log_prior + self.keep * (state.log_weights - self.log_prior)
-        return eqx.tree_at(lambda s: s.log_weights, state, past + self.tracker.log_likelihood(state.forward))
+        return BailState(past + self.tracker.log_likelihood(state.forward), state.forward, state.memory)
 
 
 class WrongPrior(BailPlanner):
@@ -415,7 +414,7 @@ def test_planners_of_words():
 
 PLANNER = """
 import numpy as np
-from bayespar.planning.bail import BailPlanner
+from bayespar.planning.bail import BailPlanner, BailState
 import bayespar as bp
 
 def planner(family):

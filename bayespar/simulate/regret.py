@@ -234,8 +234,7 @@ def simulate_regret(
     groups = -(-seeds // width)
     root, entropy = split_key(key)
     with precision_of(family):
-        keys = jax.random.split(root, 1 << (groups * width - 1).bit_length())  # few sizes, as each is compiled for
-        keys = keys[: groups * width].reshape(groups, width)
+        keys = jax.random.split(root, (1 << (groups - 1).bit_length(), width))  # few sizes, as each is compiled for
         if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), keys[0, 0]) is None:
             chosen = WatchedPlanner(chosen, BailPlanner(family, experts))
         loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated, unroll)

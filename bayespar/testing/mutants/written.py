@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 
 from ...history import Prompt
@@ -708,7 +707,7 @@ class RemembersLastEpisode(BailPlanner):
     """Of the past, only the last episode is kept."""
 
     def observe(self, state: BailState, episode: Episode) -> BailState:
-        return super().observe(eqx.tree_at(lambda s: s.log_weights, state, self.log_prior), episode)
+        return super().observe(BailState(self.log_prior, state.forward, state.memory), episode)
 
 
 def in_the_loop(planner: type[BailPlanner]) -> Callable[[], Loop]:

@@ -7,7 +7,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +114,7 @@ def verify(
     arguments = [(name, world, ids, profile, key, named) for name, world in worlds.items()]
     apart = len(worlds) > 1 and all(isinstance(world, str) for world in worlds.values())
     order = sorted(arguments, key=_soon) if apart else arguments
-    check = _in_processes if apart else _in_threads
+    check = _in_processes if apart else _in_turn
     found = divide(lambda mine: list(check([order[i] for i in mine], progress)), len(order))
     by_world = {one[0]: findings for one, findings in zip(order, found, strict=True)}
     findings = tuple(by_world[name][i] for i in range(len(selected)) for name in worlds)
@@ -142,10 +142,9 @@ def _check_world(
     return found
 
 
-def _in_threads(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
-    # JAX releases the interpreter while it compiles and runs, so worlds can share the cores.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        yield from pool.map(lambda one: _check_world(*one, progress=progress), arguments)
+def _in_turn(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
+    # Not on threads: numpyro keeps what it is tracing in one place for all of them.
+    return (_check_world(*one, progress=progress) for one in arguments)
 
 
 def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:

@@ -1139,10 +1139,10 @@ def of_written(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str,
     }  # fmt: skip
 
 
-def swept(family: Any, planner: Any, exploration: Any, episodes: Any, key: Any, **given: Any) -> Any:
+def swept(family_or_program: Any, planner: Any, exploration: Any, episodes: Any, key: Any, **given: Any) -> Any:
     """A sweep of one combination."""
     point = {"planners": [planner], "explorations": [exploration], "episodes": [episodes], "keys": [key]}
-    return bp.sweep({"world": family}, **point, **given)
+    return bp.sweep({"world": family_or_program}, **point, **given)
 
 
 def of_sweep(rng: np.random.Generator, family: bp.Family, i: int) -> dict[str, tuple[str, Any]]:

@@ -42,6 +42,7 @@ def pytest_configure(config):
 SLOW = (
     "test_adapters.py::test_importing_the_adapters_imports_no_library",
     "test_audit.py::test_cost",
+    "test_bail.py::test_bail_and_posterior_are_conditionals_of_the_enumerated_corpus",
     "test_bawm.py::test_predictions_are_conditionals_of_the_enumerated_corpus",
     "test_bounds.py::test_no_theorem_about_exploration_is_violated[2]",
     "test_bounds.py::test_no_theorem_about_exploration_is_violated[3]",
@@ -52,11 +53,18 @@ SLOW = (
     "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[labels]",
     "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[log-loss]",
     "test_checks.py::test_each_check_kills_what_no_cheaper_one_does[ranks]",
+    "test_checks.py::test_our_own_functions_are_supported_by_simulation[sampler]",
+    "test_checks.py::test_our_own_functions_pass_every_exact_check[next_observation]",
     "test_checks.py::test_our_own_functions_pass_every_exact_check[state_posterior]",
+    "test_checks.py::test_the_same_key_finds_the_same_thing",
     "test_claims.py::test_needle_by_simulation",
     "test_cli.py::test_worlds_of_one_file_name_are_kept_apart",
+    "test_compilations.py::test_the_command_line_finds_what_it_compiled_before",
+    "test_density_claims.py::test_right_draws_are_supported_and_every_twin_rejected[W1]",
+    "test_endpoint.py::test_an_audit_through_the_endpoint_is_that_of_the_planner",
     "test_fuzzing.py::test_inputs_through_python",
     "test_hier.py::test_the_claim_holds_and_its_twins_fail[gridworld_errands]",
+    "test_likelihood.py::test_it_is_the_evidence_of_every_episode_and_of_the_current_one",
     "test_likelihood.py::test_values_and_derivatives_are_the_same_under_vmap_and_in_blocks",
     "test_notebooks.py::test_it_runs[mcmc]",
     "test_notebooks.py::test_it_runs[several_actors]",
@@ -67,6 +75,9 @@ SLOW = (
     "test_posterior_plots.py::test_plots_are_loaded_only_when_asked_for",
     "test_pretrained.py::test_networks_are_trained_where_they_are_asked_for",
     "test_several.py::test_the_claims_hold_and_notice_what_is_wrong",
+    "test_simulate.py::test_baselines_on_the_lock",
+    "test_smc.py::test_hidden_states_and_leaves_are_summed_out_and_zeros_are_kept",
+    "test_world_model_claims.py::test_w2_on_random_worlds",
 )
 
 

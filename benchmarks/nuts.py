@@ -1,6 +1,6 @@
 """Minimum bulk effective sample size per second of NUTS: one hidden-state model, one data set, many samplers.
 
-    python benchmarks/nuts.py [--episodes 200 --repeats 3 --chains 4 --warmup 500 --draws 500 --only bayespar blackjax]
+    python benchmarks/nuts.py [--episodes 200 --repeats 3 --chains 4 --warmup 500 --draws 500 --only bayespar --json F]
 
 The model is ``dirichlet_world(states=4, subgoals=2, horizon=9, accuracy=0.85)``: a Dirichlet row for each of 8 pairs of
 subgoal and state. Hidden states are summed out. The contestants run in turn, in one process, on 2 or more devices that
@@ -15,16 +15,15 @@ are one CPU's cores; each repeat has a seed of its own.
 * ``pymc``, ``nutpie``: the hand-written forward pass in PyTensor, compiled to C on 2 cores and by Numba. A package that
   is missing is said to be.
 
-First time is with everything that has to be compiled, again is the median of the repeats after it. Bulk ESS is the
-smallest of the 32 entries, by arviz-stats for all. Exit status 1 if the posterior means of two samplers differ by more
-than 5 Monte Carlo standard errors.
+A row is the seconds of one effective draw: with everything that has to be compiled, and of the repeats after it. Bulk
+ESS is the smallest of the 32 entries, by arviz-stats for all. Exit status 1 if the posterior means of two samplers
+differ by more than 5 Monte Carlo standard errors.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -32,7 +31,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
@@ -43,6 +42,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from arviz_stats.base import array_stats
+from common import Row, installed, machine, row, save, table
 
 import bayespar as bp
 from bayespar.posterior.latents import find_latents
@@ -257,7 +257,8 @@ def bulk_ess(rows: np.ndarray) -> float:
     return float(array_stats.ess(np.moveaxis(rows.reshape(*rows.shape[:2], -1), -1, 0), method="bulk").min())
 
 
-def compare(args: argparse.Namespace) -> bool:
+def compare(args: argparse.Namespace) -> tuple[list[Row], bool]:
+    """The rows of the table, and whether all samplers have the same posterior means."""
     observations, subgoals = simulate(args.episodes, args.seed)
     samplers: dict[str, Sampler] = {}
     for name, (make, needs) in CONTESTANTS.items():
@@ -272,25 +273,25 @@ def compare(args: argparse.Namespace) -> bool:
     ess: dict[str, list[float]] = {name: [] for name in samplers}
     draws: dict[str, np.ndarray] = {}
     for repeat in range(1 + args.repeats):
-        for name, run in samplers.items():
+        for name in list(samplers)[:: -1 if repeat % 2 else 1]:
             if repeat > 1 and "enumeration" in name:
                 continue
             start = time.perf_counter()
-            draws[name] = run(repeat)
+            draws[name] = samplers[name](repeat)
             seconds[name].append(time.perf_counter() - start)
             print(f"{name}, run {repeat}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
             ess[name].append(bulk_ess(draws[name]))
-    print(f"{'':24} {'first s':>8} {'again s':>8} {'min ESS':>8} {'ESS/s with':>11} {'ESS/s without compiling':>24}")
-    for name in samplers:
-        first, *again = seconds[name]
-        rates = [e / s for e, s in zip(ess[name][1:], again, strict=True)]
-        spread = f"{statistics.median(rates):8.1f} ({min(rates):.0f} to {max(rates):.0f})"
-        rate = ess[name][0] / first
-        print(
-            f"{name:24} {first:8.1f} {statistics.median(again):8.2f} {statistics.median(ess[name]):8.0f} "
-            f"{rate:11.1f} {spread:>24}"
-        )
-    return agree(draws)
+    size = f"{args.episodes} episodes, {args.chains} x ({args.warmup} + {args.draws})"
+    rows: list[Row] = []
+    for case, which in ((f"{size}, compiling included", slice(1)), (f"{size}, compiled", slice(1, None))):
+        each = {name: [t / e for t, e in zip(seconds[name][which], ess[name][which], strict=True)] for name in samplers}
+        ours = statistics.median(each["bayespar"]) if "bayespar" in each else 0.0
+        for name, times in each.items():
+            if times:
+                found = row("nuts", case, name, times, dtype="float64", ours=ours)
+                total = {"fit_s": statistics.median(seconds[name][which]), "ess": statistics.median(ess[name][which])}
+                rows.append(found | total | {"ess_per_s": 1 / found["median_s"]})
+    return rows, agree(draws)
 
 
 def agree(draws: dict[str, np.ndarray]) -> bool:
@@ -308,7 +309,7 @@ def agree(draws: dict[str, np.ndarray]) -> bool:
     return fine
 
 
-def kitchen(episodes: int) -> None:
+def kitchen(episodes: int) -> Row:
     """A long prompt of a decoded world: wall seconds, everything included, and the peak memory of the process."""
     rng = np.random.default_rng(0)
     program = bp.load_model("slippery_kitchen")
@@ -332,13 +333,8 @@ def kitchen(episodes: int) -> None:
         f"read the program and simulate; peak memory {peak:.0f} MB; slip {result.draws['slip'].mean():.4f} (0.2), "
         f"wrong {result.draws['wrong'].mean():.4f} (0.1); problems: {'; '.join(result.diagnostics.problems) or 'none'}"
     )
-
-
-def installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    found = row("nuts", f"slippery_kitchen, {episodes} episodes", "bayespar", [done - before], dtype="float64")
+    return found | {"peak_mb": peak}
 
 
 def main() -> int:
@@ -348,15 +344,22 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", nargs="*", help="contestants whose names begin so")
     parser.add_argument("--kitchen", type=int, default=10_000, help="episodes of the long prompt; 0 leaves it out")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    names = ("jax", "numpyro", "blackjax", "pymc", "nutpie", "funsor")
-    versions = ", ".join(f"{n} {v}" for n in names if (v := installed(n)))
-    print(f"python {platform.python_version()}, {os.cpu_count()} cores, {versions}")
-    if args.kitchen:
-        kitchen(args.kitchen)
+    print(machine("jax", "numpyro", "blackjax", "pymc", "nutpie", "funsor"))
+    long = [kitchen(args.kitchen)] if args.kitchen else []
     jax.config.update("jax_enable_x64", True)
-    return 0 if compare(args) else 1
+    rows, fine = compare(args)
+    rows += long
+    print(table(rows))
+    for r in rows:
+        if "ess" in r:
+            rate = f"{r['ess_per_s']:.1f} effective draws/s ({r['ess']:.0f} in {r['fit_s']:.2f} s)"
+            print(f"{r['case']}, {r['name']}: {rate}")
+    if args.json:
+        save(rows, args.json)
+    return 0 if fine else 1
 
 
 if __name__ == "__main__":

@@ -56,10 +56,10 @@ class Latents:
     @cached_property
     def example(self) -> Family:
         """The worlds of one point, for their sizes, words and rewards."""
+        # At 0 itself, probabilities may be equal, or vanish, by symmetry alone.
         with jax.enable_x64(True):
-            # At 0 itself, probabilities may be equal, or vanish, by symmetry alone.
-            origin, _ = self.constrain(jnp.sin(1.0 + jnp.arange(self.dimension)))
-        return self.mixture({name: value[None] for name, value in origin.items()})[1]
+            origin = _constrained(self, np.sin(1.0 + np.arange(self.dimension)))
+        return self.mixture({name: np.asarray(value)[None] for name, value in origin.items()})[1]
 
     @property
     def dimension(self) -> int:
@@ -282,6 +282,11 @@ def _alike(one: Any, other: Any) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return one[0] == other[0] and bool(one[1] == other[1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _constrained(latents: Latents, u: Float[Array, " D"]) -> dict[str, Array]:
+    return latents.constrain(u)[0]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -12,12 +13,12 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
 from ..arrays import Array
-from ..distributed import in_blocks
+from ..distributed import divide, in_blocks
 from ..errors import ConvergenceWarning, InvalidProgramError, InvalidPromptError
 from ..history import Prompt, check_prompt
 from ..keys import as_key
@@ -32,6 +33,8 @@ from .result import Posterior
 STARTS = 16  # points of which a chain starts at the first possible one
 PRIOR_DRAWS = 1000  # tried where no start was possible
 POINTS = 64  # evaluated by one call
+_NOWHERE = 1e300  # the potential before the first start, in nats
+_UNDEFINED = 1e299  # stands for NaN: no move goes there, but it is better than nowhere
 
 
 class Settings(NamedTuple):
@@ -107,14 +110,14 @@ def nuts_posterior(
     vectorized = chains if method == "vectorized" else 0
     settings = Settings(warmup, draws, bool(dense_mass), vectorized)
     with jax.enable_x64(True):
-        start, *keys = jax.random.split(key, chains + 1)
-        attempt = partial(_attempt, latents, prompt, settings, target_accept, start, jnp.stack(keys))
+        attempt = partial(_attempt, latents, prompt, settings, target_accept, key, chains)
         # First without what is seldom needed and long to compile; where it is needed, the density is NaN, which shows
         # as a divergence.
         likelihood, u, stats = attempt(thorough=False) or attempt(thorough=True)
         if likelihood.episodes is not None and not likelihood.episodes.fallback and stats["diverging"].any():
             likelihood, u, stats = attempt(thorough=True)
-        log_joint = evaluate(latents, likelihood, u.reshape(chains * draws, -1))[0] if len(latents.leaves) > 1 else None
+        rows = u.reshape(chains * draws, -1)
+        log_joint = evaluate(latents, likelihood, rows) if len(latents.leaves) > 1 else None
         sites = {name: np.asarray(a) for name, a in constrain(latents, u).items()}
     found = diagnose(sites, int(stats["diverging"].sum()), stats["energy"])
     if not found.ok:
@@ -142,83 +145,53 @@ def _attempt(
     prompt: Prompt,
     settings: Settings,
     target_accept: float,
-    start: Any,
-    keys: Any,
+    key: Any,
+    chains: int,
     *,
     thorough: bool,
 ) -> Any:
     """The likelihood, draws and what happened at each; None where the likelihood cannot be worked out at the starts."""
     likelihood = Likelihood(prompt, latents.example, decode=not thorough, fallback=thorough)
-    likelihood = jax.tree.map(jnp.asarray, likelihood)
-    pool = ThreadPoolExecutor(max_workers=1)  # two programs are compiled at the same time
-    shapes = _Shapes(likelihood)
-    chain = pool.submit(_compiled, latents, shapes, settings, _device())
-    pool.shutdown(wait=False)
-    starts = _starts(latents, likelihood, prompt, start, len(keys))
-    if starts is None:
+    run = partial(_run, latents, settings, likelihood, np.float64(target_accept), key)
+    partly = likelihood.episodes is None or not likelihood.episodes.fallback
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    u, stats, undefined = run(rng.uniform(-2, 2, (chains, STARTS, latents.dimension)))
+    if partly and undefined.any():
         return None
-    chain.result()
-    program = partial(_compiled, latents, shapes, settings)
-    return likelihood, *_run(program, settings, likelihood, (*starts, keys), target_accept)
+    if not _started(stats):
+        drawn = _prior_draws(latents, key)
+        log_joint = evaluate(latents, likelihood, drawn)
+        if partly and np.isnan(log_joint).any():
+            return None
+        possible = drawn[log_joint.max(axis=1) > -np.inf]
+        if len(possible):
+            rows = possible[np.arange(chains * STARTS) % len(possible)]
+            u, stats, _ = run(rows.reshape(chains, STARTS, -1))
+        if not len(possible) or not _started(stats):
+            sites = constrain(latents, drawn[None, :POINTS])
+            family = latents.mixture({name: np.asarray(a)[0] for name, a in sites.items()})[1]
+            raise impossible_evidence(family, prompt)
+    return likelihood, u, stats
 
 
-def evaluate(
-    latents: Latents, likelihood: Likelihood, u: Float[Array, "M D"]
-) -> tuple[Float[np.ndarray, "M L"], Float[np.ndarray, " M"], Float[np.ndarray, "M D"]]:
-    """log of the density of each point and leaf with the prompt; the potential of each point, and its gradient; nats.
+def _started(stats: Mapping[str, np.ndarray]) -> bool:
+    """Whether every chain found a point to start from."""
+    return bool((stats["lp"] > -_UNDEFINED).all())
 
-    One program of a fixed size does it, so that it is compiled once for starts and draws of any number.
+
+def evaluate(latents: Latents, likelihood: Likelihood, u: Float[Array, "M D"]) -> Float[np.ndarray, "M L"]:
+    """log of the density of each point and leaf with the prompt, nats.
+
+    One program of a fixed size does it, so that it is compiled once for any number.
     """
-    found = []
-    for i in range(0, len(u), POINTS):
-        rows = np.asarray(u[i : i + POINTS])
-        spare = POINTS - len(rows)
-        padded = np.concatenate([rows, np.broadcast_to(rows[-1:], (spare, rows.shape[1]))])
-        found.append([np.asarray(a)[: len(rows)] for a in _evaluate(latents, likelihood, padded)])
-    log_joint, potential, gradient = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return log_joint, potential, gradient
+    rows = np.asarray(u)[np.minimum(np.arange(len(u) + -len(u) % POINTS), len(u) - 1)]
+    parts = [np.asarray(_evaluate(latents, likelihood, part)) for part in np.split(rows, len(rows) // POINTS)]
+    return np.concatenate(parts)[: len(u)]
 
 
 @partial(jax.jit, static_argnums=0)
 def _evaluate(latents: Latents, likelihood: Likelihood, u: Float[Array, "M D"]) -> Any:
-    def point(u: Float[Array, " D"]) -> Any:
-        (potential, log_joint), gradient = jax.value_and_grad(_potential, argnums=2, has_aux=True)(
-            latents, likelihood, u
-        )
-        return log_joint, potential, gradient
-
-    return jax.lax.map(point, u)
-
-
-def _potential(latents: Latents, likelihood: Likelihood, u: Float[Array, " D"]) -> tuple[Array, Array]:
-    log_joint = latents.log_joint(u, likelihood)
-    return -jax.nn.logsumexp(log_joint), log_joint
-
-
-def _starts(latents: Latents, likelihood: Likelihood, prompt: Prompt, key: Any, chains: int) -> Any:
-    """For each chain a possible point, its potential and gradient; None where a likelihood is NaN and need not be."""
-    partly = likelihood.episodes is None or not likelihood.episodes.fallback
-    u = np.asarray(jax.random.uniform(key, (chains * STARTS, latents.dimension), minval=-2, maxval=2))
-    log_joint, *found = evaluate(latents, likelihood, u)
-    if partly and np.isnan(log_joint).any():
-        return None
-    possible = _possible(*found).reshape(chains, STARTS)
-    chosen = possible.argmax(axis=1) + STARTS * np.arange(chains)
-    if not possible.any(axis=1).all():
-        u = _prior_draws(latents, key)
-        log_joint, *found = evaluate(latents, likelihood, u)
-        if partly and np.isnan(log_joint).any():
-            return None
-        some = np.flatnonzero(_possible(*found))
-        if not len(some):
-            sites = constrain(latents, u[None, :POINTS])
-            raise impossible_evidence(latents.mixture({name: np.asarray(a)[0] for name, a in sites.items()})[1], prompt)
-        chosen = some[np.arange(chains) % len(some)]
-    return jnp.asarray(u[chosen]), *(jnp.asarray(a[chosen]) for a in found)
-
-
-def _possible(potential: Float[np.ndarray, " M"], gradient: Float[np.ndarray, "M D"]) -> np.ndarray:
-    return np.isfinite(potential) & np.isfinite(gradient).all(axis=1)
+    return jax.lax.map(lambda u: latents.log_joint(u, likelihood), u)
 
 
 def _prior_draws(latents: Latents, key: Any) -> Float[np.ndarray, "M D"]:
@@ -230,19 +203,32 @@ def _prior_draws(latents: Latents, key: Any) -> Float[np.ndarray, "M D"]:
     return draw_prior(latents, jax.random.split(key, PRIOR_DRAWS)).u
 
 
-def _run(program: Any, settings: Settings, likelihood: Likelihood, starts: Any, target_accept: float) -> Any:
-    """Draws [chain, draw, D], and what happened at each."""
-    target = jnp.asarray(target_accept)
+def _run(
+    latents: Latents, settings: Settings, likelihood: Likelihood, target_accept: Any, key: Any, points: Any
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Draws [chain, draw, D], what happened at each, and whether a start of each chain was undefined."""
+    program, shared = partial(_compiled, latents, _Shapes(likelihood), settings), (likelihood, target_accept, key)
+    chains = np.arange(len(points), dtype=np.int32)
+    home = _device()
     if settings.vectorized:
-        return jax.tree.map(np.asarray, program(_device())(likelihood, target, *starts))
+        return jax.tree.map(np.asarray, program(home)(*shared, chains, points))
 
-    def run(chain: int) -> Any:
-        device = _device()
+    def run(device: Any, chain: int) -> Any:
         with jax.enable_x64(True):  # a thread has settings of its own
-            given = jax.device_put((likelihood, target, *(a[chain] for a in starts)), device)
+            given = jax.device_put((*shared, chains[chain], points[chain]), device)
             return jax.tree.map(np.asarray, program(device)(*given))
 
-    return jax.tree.map(lambda *parts: np.stack(parts), *in_blocks(run, len(starts[0])))
+    if home.platform != "cpu":
+        found = in_blocks(lambda chain: run(_device(), chain), len(points))
+    else:  # several devices would be the same cores, and each would have the program compiled anew
+        program(home)
+
+        def on_cores(mine: Sequence[int]) -> list[Any]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return list(pool.map(partial(run, home), mine))
+
+        found = divide(on_cores, len(points))
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)
 
 
 def _device() -> Any:
@@ -268,20 +254,18 @@ class _Shapes:
 def _compiled(latents: Latents, likelihood: _Shapes, settings: Settings, device: Any) -> Any:
     """One program for warm-up and draws. Threads that met a function not yet compiled would each compile it."""
 
-    def some(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((settings.vectorized, *shape) if settings.vectorized else shape, np.float64)
-
-    chain = partial(_chain, latents, settings)
     with jax.enable_x64(True), jax.default_device(device):
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), max(settings.vectorized, 1)))
-        keys = keys if settings.vectorized else jax.ShapeDtypeStruct((), keys.dtype)
-        starts = some(latents.dimension), some(), some(latents.dimension), keys
-        target = jax.ShapeDtypeStruct((), np.float64)
+        target, key = jax.ShapeDtypeStruct((), np.float64), jax.eval_shape(lambda: jax.random.key(0))
+        given = (likelihood.tree, target, key)
+        each = [((), np.int32), ((STARTS, latents.dimension), np.float64)]
+        chain = partial(_chain, latents, settings)
         if settings.vectorized:
-            return jax.jit(jax.vmap(chain, (None, None, 0, 0, 0, 0))).lower(likelihood.tree, target, *starts).compile()
+            many = [jax.ShapeDtypeStruct((settings.vectorized, *shape), dtype) for shape, dtype in each]
+            return jax.jit(jax.vmap(chain, (None, None, None, 0, 0))).lower(*given, *many).compile()
         # A chain stays on its thread: sums are then the same on any number of cores, and chains don't get in each
         # other's way.
-        return jax.jit(chain).lower(likelihood.tree, target, *starts).compile({"xla_cpu_multi_thread_eigen": False})
+        one = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in each]
+        return jax.jit(chain).lower(*given, *one).compile({"xla_cpu_multi_thread_eigen": False})
 
 
 def _chain(
@@ -289,23 +273,51 @@ def _chain(
     settings: Settings,
     likelihood: Likelihood,
     target_accept: Float[Array, ""],
-    u: Float[Array, " D"],
-    potential: Float[Array, ""],
-    gradient: Float[Array, " D"],
     key: Any,
-) -> tuple[Array, dict[str, Array]]:
-    """One chain: its draws [draw, D], and what happened at each."""
-    init, sample = hmc(lambda u: _potential(latents, likelihood, u)[0], algo="NUTS")
+    chain: Int[Array, ""],
+    points: Float[Array, "starts D"],
+) -> tuple[Array, dict[str, Array], Bool[Array, ""]]:
+    """One chain: its draws [draw, D], what happened at each, and whether the density is NaN at one of the points.
+
+    Each point is tried by a transition without length, from nowhere; the first where density and gradient are finite
+    is the start. So they are compiled once, inside the loop.
+    """
+
+    def raw(u: Float[Array, " D"]) -> Float[Array, ""]:
+        return -jax.nn.logsumexp(latents.log_joint(u, likelihood))
+
+    @jax.custom_vjp
+    def potential(u: Float[Array, " D"]) -> Float[Array, ""]:
+        return with_gradient(u)[0]
+
+    def with_gradient(u: Float[Array, " D"]) -> tuple[Array, Array]:
+        value, gradient = jax.value_and_grad(raw)(u)
+        undefined = jnp.isnan(value)  # its gradient is NaN too, which would hide it
+        return jnp.where(undefined, _UNDEFINED, value), jnp.where(undefined, 0, gradient)
+
+    potential.defvjp(with_gradient, lambda gradient, cotangent: (cotangent * gradient,))
+    init, sample = hmc(potential, algo="NUTS")
+    nowhere = jnp.asarray(_NOWHERE), jnp.zeros_like(points[0])
     state = init(
-        ParamInfo(u, potential, gradient),
+        ParamInfo(points[0], *nowhere),
         settings.warmup,
         dense_mass=settings.dense_mass,
         target_accept_prob=cast(float, target_accept),
-        rng_key=key,
+        rng_key=jax.random.fold_in(key, chain),
     )
+    tuned = state.adapt_state
+    still = tuned._replace(step_size=0 * tuned.step_size, mass_matrix_sqrt=0 * tuned.mass_matrix_sqrt)
 
-    def step(state: Any, _: None) -> Any:
-        state = sample(state)
+    def step(carry: tuple[Any, Array], i: Int[Array, ""]) -> Any:
+        state, undefined = carry
+        trial = i < STARTS
+        there = state._replace(z=points[i], potential_energy=nowhere[0], z_grad=nowhere[1], adapt_state=still)
+        after = sample(_where(trial, there, state))
+        lost = after.potential_energy == _UNDEFINED
+        first = (after.potential_energy < _UNDEFINED) & jnp.isfinite(after.z_grad).all()
+        first &= state.potential_energy >= _UNDEFINED
+        start = state._replace(z=after.z, potential_energy=after.potential_energy, z_grad=after.z_grad)
+        state = _where(trial, _where(first, start, state), after)
         kept = {
             "acceptance_rate": state.accept_prob,
             "diverging": state.diverging,
@@ -315,10 +327,16 @@ def _chain(
             "step_size": state.adapt_state.step_size,
             "tree_depth": jnp.ceil(jnp.log2(state.num_steps + 1)).astype(jnp.int32),
         }
-        return state, (state.z, kept)
+        return (state, undefined | (trial & lost)), (state.z, kept)
 
-    _, out = jax.lax.scan(step, state, None, settings.warmup + settings.draws)
-    return jax.tree.map(lambda a: a[settings.warmup :], out)
+    length = STARTS + settings.warmup + settings.draws
+    (_, undefined), out = jax.lax.scan(step, (state, jnp.asarray(False)), jnp.arange(length))
+    u, kept = jax.tree.map(lambda a: a[-settings.draws :], out)
+    return u, kept, undefined
+
+
+def _where(condition: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(partial(jnp.where, condition), yes, no)
 
 
 def leaf_probabilities(

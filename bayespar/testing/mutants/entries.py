@@ -77,6 +77,24 @@ def log_evidence(load: Load = installed) -> Callable[..., Any]:
     return load("evidence").log_evidence
 
 
+def streamed_evidence(load: Load = installed) -> Callable[..., Any]:
+    """The evidence of finished episodes by ``Filter``, one observation at a time."""
+    filtering = load("filtering")
+
+    def evidence(family: Family, observations: Any, subgoals: Any) -> Any:
+        out = np.zeros((family.num_tasks, len(observations)))
+        with precision_of(family):
+            tracker = filtering.Filter(family)
+            for n, (heard, chosen) in enumerate(zip(observations, subgoals, strict=True)):
+                forward = tracker.start(heard[0])
+                for h, g in enumerate(chosen):
+                    forward = tracker.advance(forward, h, g, heard[h + 1])
+                out[:, n] = tracker.log_likelihood(forward)
+        return out
+
+    return evidence
+
+
 def sampler(load: Load = installed) -> Callable[..., Any]:
     """Independent draws from ``bp.posterior``."""
     probabilities = posterior(load)

@@ -46,6 +46,11 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     ): "a world without a step has no next observation to ask for; planners do come here: see tests/test_evidence.py",
     ("filtering._move", "if forward.shape[0] >= _WRITTEN_OUT:"): _EITHER_WAY,
     ("filtering._move", "if forward.shape[1] > _WRITTEN_OUT:"): _EITHER_WAY,
+    (
+        "filtering.Filter._moved",
+        "if isinstance(kernel, (Sparse, Factored)) or len(forward) >= _WRITTEN_OUT:",
+    ): _EITHER_WAY,
+    ("filtering.total", "if len(x) >= _WRITTEN_OUT:"): _EITHER_WAY,
     ("filtering.Filter.predict", "total = weights.sum(axis=1, keepdims=True)"): "the last of two axes",
     (
         "filtering.Filter.predict",

@@ -174,13 +174,15 @@ class Filter(eqx.Module):
 
 
 def total(x: Any) -> Any:
-    """The sum over the first axis of an array; in pairs where it is short, which vectorises over the other axes."""
+    """The sum over the first axis of an array; in halves where it is short, which vectorises over the other axes."""
     if len(x) > _WRITTEN_OUT:
         return x.sum(axis=0)
-    rows = [x[i] for i in range(len(x))]
-    while len(rows) > 1:
-        rows = [sum(rows[i : i + 2]) for i in range(0, len(rows), 2)]
-    return rows[0]
+    return _in_halves([x[i] for i in range(len(x))])
+
+
+def _in_halves(rows: list[Any]) -> Any:
+    half = len(rows) // 2
+    return _in_halves(rows[:half]) + _in_halves(rows[half:]) if half else rows[0]
 
 
 def _integer(dtype: Any) -> Any:

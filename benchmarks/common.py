@@ -8,9 +8,12 @@ a function ``rows(...)`` that returns them and a ``main`` that prints them with 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +23,10 @@ from typing import Any
 KEYS = ("benchmark", "case", "name", "dtype", "median_s", "min_s", "spread", "ratio", "gflops")
 
 Row = dict[str, Any]
+
+
+class Disagreement(Exception):
+    """Two contestants found different things."""
 
 
 def interleaved(
@@ -100,6 +107,47 @@ def rows_of(
     return [row(benchmark, case, name, s, dtype=dtype, ours=first, work=work) for name, s in times.items()]
 
 
+def growth_rows(
+    benchmark: str, axis: str, name: str, times: Mapping[str, Sequence[float]], *, dtype: str = ""
+) -> list[Row]:
+    """A row for each size that ``times`` names, and one with the slopes of its logarithms: of all, of the last step."""
+    found = [row(benchmark, f"{axis} = {n}", name, seconds, dtype=dtype) for n, seconds in times.items()]
+    sizes, medians = [*map(int, times)], [each["median_s"] for each in found]
+    over_all = statistics.linear_regression([math.log(n) for n in sizes], [math.log(m) for m in medians]).slope
+    last = math.log(medians[-1] / medians[-2]) / math.log(sizes[-1] / sizes[-2])
+    said = f"slope {over_all:.2f}, of the last step {last:.2f}"
+    found.append(row(benchmark, axis, said, [*times.values()][-1]) | {"slope": over_all, "slope_last": last})
+    return found
+
+
+def memory_rows(benchmark: str, script: str, axis: str, sizes: Sequence[int], beyond: str, dtype: str) -> list[Row]:
+    """What ``script --peak SIZE`` prints (bytes and seconds) for each size, in processes of their own; Linux only."""
+    found: list[Row] = []
+    if not Path("/proc/self/clear_refs").exists():
+        return found
+    for size in sizes:
+        command = [sys.executable, script, "--peak", str(size)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        taken, seconds = map(float, out.split())
+        name = f"{taken / 2**20:.0f} MB beyond {beyond}"
+        found.append(row(benchmark, f"{axis} = {size}", name, [seconds], dtype=dtype) | {"bytes": taken})
+    return found
+
+
+def peak_of(run: Callable[[], Any]) -> tuple[Any, int, float]:
+    """What ``run`` returns, the bytes that it took at its peak, and its seconds; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, or it would be that of compilation
+    before, start = _proc_status("VmRSS"), time.perf_counter()
+    result = run()
+    seconds = time.perf_counter() - start
+    return result, _proc_status("VmHWM") - before, seconds
+
+
+def _proc_status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as aligned text."""
     head = ("case", "name", "dtype", "median ms", "min ms", "spread", "ratio", "GFLOP/s")
@@ -151,3 +199,17 @@ def save(rows: Sequence[Row], path: Path, **more: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps({"machine": machine("jax", "numpy"), "rows": list(rows), **more}, indent=1))
     os.replace(part, path)
+
+
+def report(rows: Callable[[], list[Row]], json: Path | None, *packages: str) -> int:
+    """Print the machine and the rows, and save them; the exit status, which is 1 if contestants disagree."""
+    print(machine("jax", "numpy", *packages))
+    try:
+        found = rows()
+    except Disagreement as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(found))
+    if json:
+        save(found, json)
+    return 0

@@ -21,8 +21,6 @@ import argparse
 import ctypes
 import itertools
 import os
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +32,7 @@ import evidence_peers as peers
 import jax
 import limits
 import numpy as np
-from common import Row, installed, interleaved, machine, row, rows_of, save, table
+from common import Disagreement, Row, growth_rows, installed, interleaved, memory_rows, peak_of, report, rows_of
 
 from bayespar import Family, log_evidence
 from bayespar.evidence import choose_arithmetic
@@ -48,11 +46,8 @@ BASE: Sizes = (8, 8, 4, 8, 8, 1000)  # that growth starts from
 PROMPTS = 8  # drawn beforehand, and taken in turn
 NUMPYRO_WORK = 2**21  # Z N (H-1) S of what numpyro is given at most
 CASES = ("sizes", "skewed", "long", "growth", "memory")
+MEMORY = (10**4, 10**5, 10**6)  # episodes
 OURS = "bayespar"
-
-
-class Disagreement(Exception):
-    """Two contestants differ by more than rounding."""
 
 
 def world(sizes: Sizes, dtype: str, zipf: bool = False, prompts: int = PROMPTS) -> tuple[Family, list]:
@@ -152,30 +147,9 @@ def growth(repeats: int) -> list[Row]:
             if axis != "N":
                 sizes[5] = 100
             family, prompts = world((*sizes,), "float32", prompts=2 if value < 10**5 else 1)
-            calls[f"{axis} = {value}"] = cycled(lambda o, g, f=family: log_evidence(f, o, g), prompts)
+            calls[str(value)] = cycled(lambda o, g, f=family: log_evidence(f, o, g), prompts)
         times = interleaved(calls, repeats)
-        found += [row("evidence growth", case, OURS, t, dtype="float32") for case, t in times.items()]
-        medians = [statistics.median(t) for t in times.values()]
-        slope = float(np.polyfit(np.log(values), np.log(medians), 1)[0])
-        last = float(np.log(medians[-1] / medians[-2]) / np.log(values[-1] / values[-2]))
-        name = f"slope {slope:.2f}, of the last decade {last:.2f}"
-        found.append(
-            row("evidence growth", axis, name, list(times.values())[-1]) | {"slope": slope, "slope_last": last}
-        )
-    return found
-
-
-def memory() -> list[Row]:
-    """The peak of fresh processes beyond what they held before and the result; Linux only."""
-    found = []
-    if not Path("/proc/self/clear_refs").exists():
-        return found
-    for episodes in (10**4, 10**5, 10**6):
-        command = [sys.executable, __file__, "--peak", str(episodes)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        beyond, seconds = map(float, out.split())
-        name = f"{beyond / 2**20:.0f} MB beyond result and episodes"
-        found.append(row("evidence memory", f"N = {episodes}", name, [seconds], dtype="float32") | {"bytes": beyond})
+        found += growth_rows("evidence growth", axis, OURS, times, dtype="float32")
     return found
 
 
@@ -189,17 +163,8 @@ def peak(episodes: int) -> None:
             array[start : start + few] = rng.integers(0, size, array[start : start + few].shape)
     log_evidence(family, o[:few], g[:few])
     ctypes.CDLL(None).malloc_trim(0)  # what compiling took, and the allocator keeps
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = status("VmRSS")
-    held = []
-    times = interleaved({OURS: lambda: held.append(log_evidence(family, o, g))}, 1, {OURS: 1})
-    print(status("VmHWM") - before - held[0].nbytes, times[OURS][0])
-
-
-def status(name: str) -> int:
-    """Bytes, from /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+    found, taken, seconds = peak_of(lambda: log_evidence(family, o, g))
+    print(taken - found.nbytes, seconds)
 
 
 def rows(repeats: int = 9, cases: Sequence[str] = CASES, clock: Callable[[], float] = time.perf_counter) -> list[Row]:
@@ -216,7 +181,7 @@ def rows(repeats: int = 9, cases: Sequence[str] = CASES, clock: Callable[[], flo
     if "growth" in cases:
         found += growth(min(repeats, 3))
     if "memory" in cases:
-        found += memory()
+        found += memory_rows("evidence memory", __file__, "N", MEMORY, "result and episodes", "float32")
     return found
 
 
@@ -231,16 +196,8 @@ def main() -> int:
     if args.peak:
         peak(args.peak)
         return 0
-    print(machine("jax", "numpy", "dynamax", "numpyro", "funsor"))
-    try:
-        found = rows(args.repeats, args.cases, time.process_time if args.cpu else time.perf_counter)
-    except Disagreement as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(found))
-    if args.json:
-        save(found, args.json)
-    return 0
+    clock = time.process_time if args.cpu else time.perf_counter
+    return report(lambda: rows(args.repeats, args.cases, clock), args.json, "dynamax", "numpyro", "funsor")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import actors
 import numpy as np
-from common import Row, interleaved, machine, row, save, table
+from common import Row, growth_rows, interleaved, report, row
 
 import bayespar as bp
 
@@ -68,19 +68,12 @@ AXES: Mapping[str, tuple[Callable[[int], Callable[[], Any]], tuple[int, ...]]] =
 }
 
 
-def slope(values: tuple[int, ...], seconds: list[float]) -> float:
-    """Of the logarithms."""
-    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
-
-
 def rows(repeats: int = 3) -> list[Row]:
     """All rows."""
     found = []
     for axis, (make, values) in AXES.items():
-        times = interleaved({f"{axis} = {n}": make(n) for n in values}, repeats)
-        made = [row(f"growth in {axis}", case, "bayespar", t) for case, t in times.items()]
-        made[-1]["slope"] = slope(values, [each["median_s"] for each in made])
-        found += made
+        times = interleaved({str(n): make(n) for n in values}, repeats)
+        found += growth_rows(f"growth in {axis}", axis, "bayespar", times)
     for count in DEVICES:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
         told = subprocess.run(
@@ -95,20 +88,13 @@ def rows(repeats: int = 3) -> list[Row]:
     return found
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the rows")
     arguments = parser.parse_args()
-    print(machine("jax", "numpy", "numpyro"))
-    found = rows(arguments.repeats)
-    print(table(found))
-    for each in found:
-        if "slope" in each:
-            print(f"{each['benchmark']}: seconds grow with the power {each['slope']:.2f}")
-    if arguments.json:
-        save(found, arguments.json)
+    return report(lambda: rows(arguments.repeats), arguments.json, "numpyro")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from common import Row, interleaved, machine, row, rows_of, save, table
+from common import Disagreement, Row, growth_rows, interleaved, memory_rows, peak_of, report, rows_of
 from online_peers import (
     Problem,
     jax_vmapped,
@@ -42,12 +41,9 @@ from bayespar.planning.expert import Experts
 OURS = "bayespar"
 SIZES, SEEDS, EPISODES = (16, 8, 4, 8, 8), 256, 1000
 CASES = ("peers", "growth", "memory")
+MEMORY = (1000, 10_000, 100_000)  # episodes
 DEVIATIONS = 5.0  # of the difference of two means, that chance is allowed
 BELIEF_TOLERANCE = 1e-4  # pymdp works in float32
-
-
-class Disagreement(Exception):
-    """Two contestants found different things."""
 
 
 class ReactiveExperts(Experts):
@@ -166,46 +162,18 @@ def growth(repeats: int) -> list[Row]:
     """Seconds against T and against seeds, over three decades."""
     found = []
     for axis, values in (("T", (100, 1000, 10_000, 100_000)), ("seeds", (32, 320, 3200, 32_000))):
-        calls = {
-            f"{axis} = {n}": functools.partial(ours, n if axis == "T" else 64, 32 if axis == "T" else n, 0)
-            for n in values
-        }
+        calls = {str(n): functools.partial(ours, n if axis == "T" else 64, 32 if axis == "T" else n, 0) for n in values}
         times = interleaved(calls, repeats)
-        found += [row("online loop growth", case, OURS, t, dtype="float64") for case, t in times.items()]
-        least = [min(t) for t in times.values()]
-        slope = float(np.polyfit(np.log(values), np.log(least), 1)[0])
-        last = float(np.log(least[-1] / least[-2]) / np.log(values[-1] / values[-2]))
-        name = f"slope {slope:.2f}, of the last decade {last:.2f}"
-        found.append(row("online loop growth", axis, name, times[f"{axis} = {values[-1]}"]))
-        found[-1] |= {"slope": slope, "slope_last": last}
-    return found
-
-
-def memory() -> list[Row]:
-    """The peak of a fresh process beyond what it held before and beyond the result."""
-    found = []
-    for episodes in (1000, 10_000, 100_000):
-        command = [sys.executable, __file__, "--peak", str(episodes)]
-        beyond, seconds = map(float, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
-        name = f"{beyond / 2**20:.0f} MB beyond the result"
-        found.append(row("online loop memory", f"T = {episodes}", name, [seconds], dtype="float64") | {"bytes": beyond})
+        found += growth_rows("online loop growth", axis, OURS, times, dtype="float64")
     return found
 
 
 def peak(episodes: int) -> None:
-    """Prints the bytes that 32 runs take at their peak beyond the result, and their seconds; where /proc tells them."""
+    """Prints the bytes that 32 runs take at their peak beyond the result, and their seconds."""
     curves(1000, 32, 0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, or it would be that of compilation
-    before = _status("VmRSS")
-    held: list[bp.RegretCurves] = []
-    seconds = interleaved({OURS: lambda: held.append(curves(episodes, 32, 0))}, 1, {OURS: 1})[OURS][0]
-    result = sum(getattr(held[0], name).nbytes for name in ("regret", "true_task", "explored", "instructions"))
-    print(_status("VmHWM") - before - result, seconds)
-
-
-def _status(name: str) -> int:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
-    return 1024 * int(line.split()[1])
+    found, taken, seconds = peak_of(lambda: curves(episodes, 32, 0))
+    held = sum(getattr(found, name).nbytes for name in ("regret", "true_task", "explored", "instructions"))
+    print(taken - held, seconds)
 
 
 def rows(repeats: int = 5, cases: Sequence[str] = CASES) -> list[Row]:
@@ -216,7 +184,7 @@ def rows(repeats: int = 5, cases: Sequence[str] = CASES) -> list[Row]:
     if "growth" in cases:
         found += growth(min(max(repeats, 2), 3))  # one would be timed with its compilation
     if "memory" in cases:
-        found += memory()
+        found += memory_rows("online loop memory", __file__, "T", MEMORY, "the result", "float64")
     return found
 
 
@@ -230,16 +198,8 @@ def main() -> int:
     if args.peak:
         peak(args.peak)
         return 0
-    print(machine("jax", "numpy", "numba", "inferactively-pymdp", "pomdp-py"))
-    try:
-        found = rows(args.repeats, args.cases)
-    except Disagreement as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(table(found))
-    if args.json:
-        save(found, args.json)
-    return 0
+    packages = ("numba", "inferactively-pymdp", "pomdp-py")
+    return report(lambda: rows(args.repeats, args.cases), args.json, *packages)
 
 
 if __name__ == "__main__":

@@ -89,10 +89,7 @@ class Latents:
             log P_Z(theta, leaf), nats, [L] (a density in theta, a probability of the leaf); and the worlds, as a
             family of L tasks whose own prior is uniform.
         """
-        leaves = self._run(lambda name, fn: sites[name])
-        log_weights = jnp.stack([leaf.log_density + safe_log(jnp.asarray(leaf.weight)) for leaf in leaves])
-        worlds = check_worlds(leaves)
-        return log_weights, stack_worlds(np.full(len(leaves), 1 / len(leaves)), worlds, task_names(leaves, worlds))
+        return _leaf_worlds(self, {name: jnp.asarray(sites[name]) for name in self.shapes})
 
     def mixture(self, points: Mapping[str, Any]) -> tuple[Float[np.ndarray, "M L"], Family]:
         """The worlds of many points, stacked: a family whose task m L + l is leaf l of point m.
@@ -287,6 +284,14 @@ def _same(one: Any, other: Any) -> bool:
 @partial(jax.jit, static_argnums=0)
 def _constrained(latents: Latents, u: Float[Array, " D"]) -> dict[str, Array]:
     return latents.constrain(u)[0]
+
+
+@partial(jax.jit, static_argnums=0)  # the program runs once, however many other programs need it
+def _leaf_worlds(latents: Latents, sites: Mapping[str, Array]) -> tuple[Array, Family]:
+    leaves = latents._run(lambda name, fn: sites[name])
+    log_weights = jnp.stack([leaf.log_density + safe_log(jnp.asarray(leaf.weight)) for leaf in leaves])
+    worlds = check_worlds(leaves)
+    return log_weights, stack_worlds(np.full(len(leaves), 1 / len(leaves)), worlds, task_names(leaves, worlds))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -31,7 +31,7 @@ _TARGETS: tuple[tuple[str, tuple[str, ...], str, Callable[..., Any]], ...] = (
     ("statistics", ("log_sum_exp",), "posterior", entries.posterior),
     ("posterior.exact", ("state_posterior", "state_posterior_by_task"), "state_posterior", entries.state_posterior),
     ("filtering", _FILTER, "next_observation", entries.next_observation),
-    ("filtering", ("Filter._moved", "total"), "log_evidence", entries.streamed_evidence),
+    ("filtering", ("Filter._moved", "total", "_in_halves"), "log_evidence", entries.streamed_evidence),
     ("planning.bail", ("bail", "expert_actions"), "planner", entries.planner),
     ("planning.expert", ("first_best",), "planner", entries.planner),
     ("forward", ("log_sum", "log_predict"), "log_evidence", entries.log_evidence),

@@ -13,7 +13,7 @@ import numbers
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import equinox as eqx
@@ -97,8 +97,13 @@ class TrainingPlan:
 
     def optimiser(self) -> optax.GradientTransformation:
         """AdamW behind a clip of the gradient's norm."""
-        rate = optax.warmup_cosine_decay_schedule(0.0, self.rate, max(1, self.steps // 20), self.steps, self.rate / 50)
-        return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=1e-4))
+        return _optimiser(self.rate, self.steps)
+
+
+@cache  # a step is compiled for each optimiser
+def _optimiser(rate: float, steps: int) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps, rate / 50)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=1e-4))
 
 
 class Losses(NamedTuple):
@@ -176,7 +181,7 @@ def train(
     optimiser = plan.optimiser()
     training = Training(network, optimiser.init(eqx.filter(network, eqx.is_array)), jnp.zeros((), jnp.int32))
     reports: list[list[float]] = []
-    what = _identity(stream, plan, every, training)
+    what = {} if place is None else _identity(stream, plan, every, training)
     if place is not None and place.exists():
         training, reports = load(place, what, training)
     mesh = Mesh(np.array(_devices()), ("prompts",))

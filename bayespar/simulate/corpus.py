@@ -22,7 +22,7 @@ from ..validation import check_count, check_fits, check_rows, float_array, shown
 from ..world import Family, check_family
 from .behaviours import as_behaviour, check_behaviour
 from .drawn_corpus import DrawnCorpus, draw_corpus
-from .environment import Environment, draw, split_key, uniforms
+from .environment import Environment, block_keys, draw, split_key, uniforms
 from .rollout import Conditionals, Source, check_lawful, draw_prompt
 
 PROMPT_BLOCK = 32
@@ -133,11 +133,11 @@ def sample_corpus(
         root, entropy = split_key(key)
         source = Source(Environment(family), policy, Conditionals(BailPlanner(family, experts)), family.horizon)
         blocks = -(-prompts // PROMPT_BLOCK)
-        keys = jax.random.split(root, blocks * PROMPT_BLOCK).reshape(blocks, PROMPT_BLOCK)
         for block in range(blocks):
             first = uniforms(entropy, block, 0, (PROMPT_BLOCK,), family.dtype)
             rest = uniforms(entropy, block, 1, (episodes, PROMPT_BLOCK, family.horizon + 1, 3), family.dtype)
-            out = _sample_block(source, cumulative, keys[block], first, rest.swapaxes(0, 1))
+            keys = block_keys(root, entropy, [block], (PROMPT_BLOCK,))
+            out = _sample_block(source, cumulative, keys, first, rest.swapaxes(0, 1))
             drawn.append([np.asarray(a) for a in out])
     tasks, *arrays = (np.concatenate(a)[:prompts] for a in zip(*drawn, strict=True))
     instructions, observations, subgoals, lawful, *told = arrays

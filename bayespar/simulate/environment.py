@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -109,6 +110,17 @@ def stream(entropy: list[int], block: int, chunk: int) -> np.random.Generator:
     costs as much as the rest of it.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(block, chunk))))
+
+
+def block_keys(root: Any, entropy: list[int], blocks: Iterable[int], shape: tuple[int, ...]) -> Any:
+    """JAX keys of blocks, [*shape] each and joined along the last axis, of the kind of ``root``.
+
+    They are drawn as in :func:`stream`: splitting a key would be compiled for every shape.
+    """
+    shape = *shape, jax.random.key_data(root).shape[-1]
+    seeds = [np.random.SeedSequence(entropy, spawn_key=(block, 0, 0)) for block in blocks]
+    drawn = [np.random.Generator(np.random.Philox(s)).integers(2**32, size=shape, dtype=np.uint32) for s in seeds]
+    return jax.random.wrap_key_data(jnp.asarray(np.concatenate(drawn, axis=-2)), impl=jax.random.key_impl(root))
 
 
 def split_key(key: Any) -> tuple[Any, list[int]]:

@@ -25,7 +25,7 @@ from ..planning.reporters import with_reporter
 from ..program import Program, as_family
 from ..validation import check_count, check_fits
 from ..world import Family
-from .environment import split_key, uniforms
+from .environment import block_keys, split_key, uniforms
 from .regret import LONGEST_CHUNK, PLANNERS, SEED_BLOCK, Loop, largest_loss, run_episode, start_block
 
 
@@ -119,14 +119,14 @@ def judge_planner(
     rules = np.stack([rule.coin, rule.gate], axis=1).astype(family.dtype)
     found = []
     with precision_of(family):
-        keys = jax.random.split(root, blocks * SEED_BLOCK).reshape(blocks, SEED_BLOCK)
         loop = Loop(world, z, judged, explorer, optimal, estimator, False)
         for block in range(blocks):
             state, parts = None, []
             for c, start in enumerate(range(0, T, LONGEST_CHUNK)):
                 count = min(LONGEST_CHUNK, T - start)
                 numbers = uniforms(entropy, block, c, (count, SEED_BLOCK, family.horizon + 1, 3), family.dtype)
-                state = start_block(loop, keys[block], numbers[0]) if state is None else state
+                if state is None:
+                    state = start_block(loop, block_keys(root, entropy, [block], (2, SEED_BLOCK)), numbers[0])
                 state, out = _run(loop, state, numbers, rules[start : start + count])
                 parts.append([np.asarray(a) for a in out])
             found.append([np.concatenate(a).swapaxes(0, 1) for a in zip(*parts, strict=True)])

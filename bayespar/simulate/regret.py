@@ -34,7 +34,7 @@ from ..program import Program, as_family
 from ..statistics import Interval, MeanConfidence
 from ..validation import check_count, check_fits, check_fraction, shown
 from ..world import Family
-from .environment import Environment, draw, split_key, stream
+from .environment import Environment, block_keys, draw, split_key, stream
 
 # Seeds run in blocks of this many, whatever the machine, so that results do not depend on it.
 SEED_BLOCK = 16
@@ -234,8 +234,7 @@ def simulate_regret(
     groups = -(-seeds // width)
     root, entropy = split_key(key)
     with precision_of(family):
-        keys = jax.random.split(root, (1 << (groups - 1).bit_length(), width))  # few sizes, as each is compiled for
-        if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), keys[0, 0]) is None:
+        if rule.gated and jax.eval_shape(lambda k: chosen.posterior(chosen.init(0, k)), root) is None:
             chosen = WatchedPlanner(chosen, BailPlanner(family, experts))
         loop = Loop(family, z, chosen, explorer, experts, estimator, rule.gated, unroll)
 
@@ -267,7 +266,9 @@ def simulate_regret(
             uniforms = numbers(group)
             for c, uniform in enumerate(uniforms):
                 if c == 0:
-                    state = start_block(loop, keys[group], uniform[:, 0].reshape(width, -1, 3))
+                    blocks = range(group * together, (group + 1) * together)
+                    keys = block_keys(root, entropy, blocks, (2, SEED_BLOCK))
+                    state = start_block(loop, keys, uniform[:, 0].reshape(width, -1, 3))
                 state, out = _run_chunk(loop, state, uniform, padded[c * chunk : (c + 1) * chunk])
                 parts = [np.asarray(a).T for a in out]
                 store(c * chunk, parts)
@@ -350,13 +351,12 @@ class Loop(eqx.Module):
 
 @eqx.filter_jit
 def start_block(loop: Loop, keys: Any, uniform: Any) -> Any:
-    """The planner's state and the explorer's key of every seed of a block, before the first episode."""
+    """The planner's state and the explorer's key of every seed, before the first episode; ``keys`` are [2, seeds]."""
 
-    def one(key: Any, uniform: Any) -> Any:
-        planner_key, explorer_key = jax.random.split(key)
-        return loop.planner.init(draw(loop.environment.instructions, uniform[-1, 0]), planner_key), explorer_key
+    def one(planner_key: Any, uniform: Any) -> Any:
+        return loop.planner.init(draw(loop.environment.instructions, uniform[-1, 0]), planner_key)
 
-    return jax.vmap(one)(keys, uniform)
+    return jax.vmap(one)(keys[0], uniform), keys[1]
 
 
 @eqx.filter_jit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -149,24 +148,28 @@ def _in_turn(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]
 
 def _in_processes(arguments: Sequence[Any], progress: Any) -> Iterator[list[Finding]]:
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads in the middle of their work
-    with context.Manager() as manager:
-        told: Any = manager.Queue()
-        with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context, _on_one_thread) as pool:
-            running = [pool.submit(_report_to, told, one) for one in arguments]
-            while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
-                _pass_on(told, progress)
-                failed = [f for f in running if f.done() and f.exception()]
-                if failed:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    failed[0].result()
-            for future in running:
-                findings, compiled = future.result()
-                include(compiled)
-                yield findings
+    told = context.SimpleQueue()
+    with ProcessPoolExecutor(min(len(arguments), os.cpu_count() or 1), context, _start_worker, (told,)) as pool:
+        running = [pool.submit(_check_apart, one) for one in arguments]
+        while wait(running, timeout=0.2, return_when=FIRST_EXCEPTION).not_done or not told.empty():
+            _pass_on(told, progress)
+            failed = [f for f in running if f.done() and f.exception()]
+            if failed:
+                pool.shutdown(wait=False, cancel_futures=True)
+                failed[0].result()
+        for future in running:
+            findings, compiled = future.result()
+            include(compiled)
+            yield findings
 
 
-def _on_one_thread() -> None:
+_tell: Callable[[tuple[str, str]], None]  # of a worker, which it tells what is done
+
+
+def _start_worker(told: Any) -> None:
     """There is a process for every core, so that a product on several threads would only wait for the others."""
+    global _tell
+    _tell = told.put
     os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen=false {os.environ.get('XLA_FLAGS', '')}"
 
 
@@ -176,18 +179,15 @@ def _soon(one: Any) -> bool:
     return not (name in TRAINED or has_density(load_model(world)))
 
 
-def _report_to(told: Any, one: Any) -> tuple[list[Finding], Compilations]:
+def _check_apart(one: Any) -> tuple[list[Finding], Compilations]:
     with counted() as compiled:
-        found = _check_world(*one, progress=lambda claim, world: told.put((claim, world)))
+        found = _check_world(*one, progress=lambda claim, world: _tell((claim, world)))
     return found, compiled
 
 
 def _pass_on(told: Any, progress: Callable[[str, str], None] | None) -> None:
-    while True:
-        try:
-            done = told.get_nowait()
-        except queue.Empty:
-            return
+    while not told.empty():
+        done = told.get()
         if progress is not None:
             progress(*done)
 

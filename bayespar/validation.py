@@ -23,7 +23,9 @@ _LARGEST_RESULT = 2**34  # bytes
 
 
 def shown(value: Any) -> str:
-    """``value`` as it stands in a message: short, whatever it is."""
+    """``value`` as it stands in a message: short, whatever it is, and soon."""
+    if isinstance(value, Array) and value.size > _LONGEST_SHOWN:
+        return f"<{value.dtype} array of shape {list(value.shape)}>"  # numpy may take minutes where axes are many
     try:
         text = repr(value)
     except Exception:  # Python refuses to print an integer of thousands of digits or a list of thousands of levels

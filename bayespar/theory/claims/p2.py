@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import TooLargeError
+from ...learned.reporter import learn_reporter
 from ...planning.information import Flow, graph_table
 from ...planning.misspecified import Certificate, Setting, certify, practical_setting
 from ...planning.planner import UniformPolicy
@@ -20,6 +21,7 @@ from ..verdict import ROUNDING, Outcome, TwinOutcome, Verdict, all_of, inequalit
 EPISODES = 6
 EPSILON = 0.5
 NOISES = (0.05, 0.2, 0.6)
+PAIRS = 1_000  # that a Reporter is learned from
 POWERS = (0.5, 0.2, 0.05)
 LARGEST_BYTES = 2**26
 LARGEST = 5 * 10**4  # continuations times tasks
@@ -59,12 +61,12 @@ def listened(error: float, episodes: int, powers: tuple[float, ...] = POWERS) ->
     return found, [certify(setting, explorer, power=s) for s in powers]
 
 
-def _settings(subject: Subject) -> dict[float, Setting]:
+def _settings(subject: Subject) -> list[Setting]:
+    """Reporters with noise, and one that was learned by contrast."""
     family = subject.family
-    return {
-        noise: practical_setting(family, confused(np.asarray(family.emission), noise), max_bytes=LARGEST_BYTES)
-        for noise in NOISES
-    }
+    spoken = [confused(np.asarray(family.emission), noise) for noise in NOISES]
+    spoken.append(learn_reporter(family, PAIRS, key=subject.key).emission)
+    return [practical_setting(family, emission, max_bytes=LARGEST_BYTES) for emission in spoken]
 
 
 def _explorers(subject: Subject, setting: Setting) -> dict[str, list[Flow]]:
@@ -102,7 +104,7 @@ def check(subject: Subject, settings: Settings) -> Outcome:
         return not_applicable(reason)
     coin = np.full(EPISODES, EPSILON)
     values, bounds, most, silent = [], [], [], 0
-    for setting in subject.once(_settings).values():
+    for setting in subject.once(_settings):
         for explorer in _explorers(subject, setting).values():
             found = followed(setting, coin, explorer)
             certificates = [certify(setting, explorer, power=s) for s in POWERS]
@@ -114,8 +116,9 @@ def check(subject: Subject, settings: Settings) -> Outcome:
             bounds += [doubt.ravel(), doubt.ravel(), regret.ravel()]
             most += [np.ones(2 * doubt.size), np.broadcast_to(worst, (len(setting.true), T)).ravel()]
     said = (
-        f"exact doubt and regret / certificate, noise {', '.join(map(str, NOISES))}, two policies, every task, up to "
-        f"{EPISODES} episodes; silent in {silent} of {2 * len(NOISES)} cases"
+        f"exact doubt and regret / certificate, Reporters of noise {', '.join(map(str, NOISES))} and one learned from "
+        f"{PAIRS} pairs, two policies, every task, up to {EPISODES} episodes; silent in {silent} of "
+        f"{2 * len(NOISES) + 2} cases"
     )
     outcomes = [inequality(np.concatenate(values), np.concatenate(bounds), np.concatenate(most), said)]
     outcomes.append(_knowing(subject, coin))

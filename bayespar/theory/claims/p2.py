@@ -65,8 +65,16 @@ def _settings(subject: Subject) -> list[Setting]:
     """Reporters with noise, and one that was learned by contrast."""
     family = subject.family
     spoken = [confused(np.asarray(family.emission), noise) for noise in NOISES]
-    spoken.append(learn_reporter(family, PAIRS, key=subject.key).emission)
+    spoken.append(_learned(family, subject.key))
     return [practical_setting(family, emission, max_bytes=LARGEST_BYTES) for emission in spoken]
+
+
+def _learned(family: Family, key: int) -> np.ndarray:
+    """A Reporter learned by contrast, kept to what is believed possible; where it has learned nothing, the true one."""
+    emission = np.asarray(family.emission)
+    learned = np.where(emission > 0, learn_reporter(family, PAIRS, key=key).emission, 0)
+    total = learned.sum(axis=2, keepdims=True)
+    return np.where(total > 0, learned / np.where(total > 0, total, 1), emission)
 
 
 def _explorers(subject: Subject, setting: Setting) -> dict[str, list[Flow]]:

@@ -30,8 +30,6 @@ STAGES = {
 
 def made(case: str) -> Callable[[], Any]:
     """What a case runs."""
-    import numpy as np
-
     import bayespar as bp
 
     if case == "verify":
@@ -43,9 +41,8 @@ def made(case: str) -> Callable[[], Any]:
         return lambda: bp.simulate_regret(family, 0, "bail", 0.1, 1000, 256)
     if case == "nuts":
         program = bp.load_model("slippery_kitchen")
-        H = bp.find_latents(program).example.horizon
-        rng = np.random.default_rng(0)
-        prompt = bp.Prompt(rng.integers(0, 2, (50, H)), rng.integers(0, 2, (50, H - 1)))
+        corpus = bp.sample_corpus(program, 1, 50)
+        prompt = bp.Prompt(corpus.observations[0], corpus.subgoals[0])
         return lambda: bp.posterior(program, prompt, method="nuts")
     from bayespar.learned.training import TrainingPlan, train
     from bayespar.simulate.stream import CorpusStream
@@ -103,7 +100,7 @@ def main() -> None:
         told = subprocess.run(
             [sys.executable, __file__, "--case", case],
             env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
             text=True,
             check=True,
         )

@@ -15,10 +15,11 @@ from ...posterior.latents import Latents
 from ...posterior.result import Posterior
 from ..calibration import LOG_LIKELIHOOD, Calibration, Simulated, calibrate, power, simulate
 from ..claim import Settings, Subject
-from ..continuous import EPISODES, only
+from ..continuous import only
 from ..verdict import Outcome, TwinOutcome, Verdict
 
 FITS = 200
+EPISODES = 8  # so many that it shows if all but the last are forgotten
 SIZES: dict[str, dict[str, Any]] = {
     "nuts": {"chains": 4, "warmup": 300, "draws": 250},
     "smc": {"chains": 4, "particles": 256},

@@ -28,7 +28,7 @@ from ..planning.planner import (
 )
 from ..world import Family, check_family
 from .corpus import PROMPT_BLOCK
-from .environment import split_key
+from .environment import block_keys, split_key
 
 
 def replay(
@@ -146,8 +146,8 @@ def _replayed(
     size = min(PROMPT_BLOCK, 1 << (B - 1).bit_length())
     out = []
     with precision_of(family):
-        root, _ = split_key(key)
-        keys = jax.random.split(root, -(-B // PROMPT_BLOCK) * PROMPT_BLOCK)
+        root, entropy = split_key(key)
+        keys = block_keys(root, entropy, range(-(-B // PROMPT_BLOCK)), (PROMPT_BLOCK,))
         for start in range(0, B, size):
             rows = np.minimum(np.arange(start, start + size), B - 1)
             found, lawful = _replay_block(planner, keys[rows], w[rows], o[rows], g[rows])
